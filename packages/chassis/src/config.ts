@@ -1,9 +1,9 @@
 // The one configuration of a stack: a TOML file, this schema, and the errors a person gets for it.
 
-import { parse as parseToml, TomlError } from 'smol-toml';
-import * as v from 'valibot';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { type Roots, rootsBelow, SYSTEM_ROOTS } from '@cribus/contracts/paths.ts';
+import { parse as parseToml, TomlError } from 'smol-toml';
+import * as v from 'valibot';
 
 const absolutePath = v.pipe(v.string(), v.regex(/^\//, 'must be an absolute path'));
 const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535));

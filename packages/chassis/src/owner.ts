@@ -63,6 +63,8 @@ export interface OwnerOptions<K extends OwnerKind> {
   readonly stores: readonly RecordStore<never>[];
   /** Conditions, handler features, warnings; asked at each heartbeat. */
   readonly describe: () => Partial<OwnerStatus>;
+  /** The asker of a finished operation has its answer: the record's OperationStamp may say so. */
+  readonly onAcknowledged?: (operationId: string) => void;
 }
 
 export interface Owner {
