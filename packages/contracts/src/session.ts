@@ -58,7 +58,7 @@ export function encodeJsonFrame(type: FrameType, value: object): Buffer {
 export function createFrameReader(
   onFrame: (type: number, payload: Buffer) => void,
 ): (chunk: Buffer) => void {
-  let pending = Buffer.alloc(0);
+  let pending: Buffer = Buffer.alloc(0);
   return (chunk) => {
     pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
     while (pending.length >= FRAME_HEADER_BYTES) {
