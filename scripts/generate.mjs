@@ -1,6 +1,6 @@
 // Generates packages/contracts/src/gen from proto/ with buf and ts-proto, both from npm and offline.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, rmSync, writeFileSync, mkdtempSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -31,11 +31,15 @@ function generate(path, options) {
       plugins: [{ local: join(root, 'node_modules/.bin/protoc-gen-ts_proto'), out, opt: options }],
     }),
   );
-  execFileSync(join(root, 'node_modules/.bin/buf'), ['generate', '--template', template, '--path', path], {
-    cwd: root,
-    stdio: 'inherit',
-    env: { ...process.env, PATH: `${dirname(process.execPath)}:${process.env.PATH}` },
-  });
+  execFileSync(
+    join(root, 'node_modules/.bin/buf'),
+    ['generate', '--template', template, '--path', path],
+    {
+      cwd: root,
+      stdio: 'inherit',
+      env: { ...process.env, PATH: `${dirname(process.execPath)}:${process.env.PATH}` },
+    },
+  );
   rmSync(work, { recursive: true });
 }
 

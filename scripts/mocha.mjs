@@ -6,13 +6,29 @@ import { pinnedNode } from './pinned-node.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const SUITES = {
-  unit: ['packages/*/src/**/*.test.ts', 'services/*/src/**/*.test.ts', 'tests/tidy/**/*.test.ts', 'deploy/**/*.test.ts'],
+  unit: [
+    'packages/*/src/**/*.test.ts',
+    'services/*/src/**/*.test.ts',
+    'tests/tidy/**/*.test.ts',
+    'deploy/**/*.test.ts',
+  ],
   e2e: ['tests/e2e/**/*.test.ts'],
   faults: ['tests/faults/**/*.test.ts'],
 };
 
 const [suite = 'unit', ...rest] = process.argv.slice(2);
 const patterns = SUITES[suite] ?? [suite];
-const args = [join(root, 'node_modules/mocha/bin/mocha.js'), '--timeout', suite === 'unit' ? '20000' : '120000', '--exit', ...patterns, ...rest];
-const result = spawnSync(pinnedNode(root), args, { cwd: root, stdio: 'inherit', env: { ...process.env, NODE_OPTIONS: '--disable-warning=ExperimentalWarning' } });
+const args = [
+  join(root, 'node_modules/mocha/bin/mocha.js'),
+  '--timeout',
+  suite === 'unit' ? '20000' : '120000',
+  '--exit',
+  ...patterns,
+  ...rest,
+];
+const result = spawnSync(pinnedNode(root), args, {
+  cwd: root,
+  stdio: 'inherit',
+  env: { ...process.env, NODE_OPTIONS: '--disable-warning=ExperimentalWarning' },
+});
 process.exitCode = result.status ?? 1;
