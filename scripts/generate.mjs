@@ -14,6 +14,8 @@ const SHARED_OPTIONS = [
   'importSuffix=.ts',
   'forceLong=bigint',
   'oneof=unions-value',
+  // Else the second run would write the imported CRI file again, without its services.
+  'emitImportedFiles=false',
   'enumsAsLiterals=true',
   'removeEnumPrefix=true',
   'unrecognizedEnum=false',
