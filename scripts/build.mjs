@@ -6,6 +6,16 @@ import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
+/** The tracing SDK is a file of its own, loaded only where traces are asked for. */
+const splitOffTracing = {
+  name: 'split-off-tracing',
+  setup(bundler) {
+    bundler.onResolve({ filter: /\/tracing-sdk\.ts$/ }, (args) =>
+      args.kind === 'dynamic-import' ? { path: './tracing-sdk.mjs', external: true } : undefined,
+    );
+  },
+};
+
 /** Builds dist/; resolves to the number of files written. */
 export async function build() {
   const { build: bundle } = await import('esbuild');
@@ -25,8 +35,9 @@ export async function build() {
     minifySyntax: true,
     legalComments: 'none',
     logLevel: 'warning',
-    // A native module, and the tracing SDK that is loaded only where traces are asked for.
-    external: ['koffi', './tracing-sdk.mjs'],
+    // A native module can't be bundled.
+    external: ['koffi'],
+    plugins: [splitOffTracing],
     define: { 'process.env.CRIBUS_VERSION': JSON.stringify(version) },
     banner: {
       js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
