@@ -1,0 +1,76 @@
+// A CRI client as any caller has it: one unary call by the name that the service definition gives it.
+
+import { ImageServiceService, RuntimeServiceService } from '@cribus/contracts/gen/cri/v1/api.ts';
+import {
+  Client,
+  credentials,
+  Metadata,
+  type MethodDefinition,
+  type ServiceError,
+} from '@grpc/grpc-js';
+
+const SERVICES = { ...RuntimeServiceService, ...ImageServiceService };
+export type Method = keyof typeof SERVICES;
+export type RequestOfMethod<M extends Method> = Parameters<
+  (typeof SERVICES)[M]['requestSerialize']
+>[0];
+export type ResponseOfMethod<M extends Method> = ReturnType<
+  (typeof SERVICES)[M]['responseDeserialize']
+>;
+
+const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
+
+export interface Cri {
+  readonly endpoint: string;
+  /** Raises grpc-js' ServiceError with `code` and `details`. */
+  call<M extends Method>(
+    method: M,
+    request: RequestOfMethod<M>,
+    options?: { readonly timeoutMs?: number },
+  ): Promise<ResponseOfMethod<M>>;
+  close(): void;
+}
+
+/** A client of a CRI socket, as `unix:///run/cribus/cribus.sock`. */
+export function connectCri(endpoint: string): Cri {
+  const client = new Client(endpoint, credentials.createInsecure(), {
+    'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+    'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
+    // A gateway that was restarted is tried again at once, as a kubelet's next call would.
+    'grpc.initial_reconnect_backoff_ms': 50,
+    'grpc.max_reconnect_backoff_ms': 200,
+  });
+  return {
+    endpoint,
+    call<M extends Method>(
+      method: M,
+      request: RequestOfMethod<M>,
+      options: { readonly timeoutMs?: number } = {},
+    ) {
+      const definition = SERVICES[method] as unknown as MethodDefinition<
+        RequestOfMethod<M>,
+        ResponseOfMethod<M>
+      >;
+      return new Promise<ResponseOfMethod<M>>((resolve, reject) => {
+        client.makeUnaryRequest(
+          definition.path,
+          definition.requestSerialize,
+          definition.responseDeserialize,
+          request,
+          new Metadata(),
+          { deadline: Date.now() + (options.timeoutMs ?? 120_000) },
+          (error: ServiceError | null, response?: ResponseOfMethod<M>) => {
+            if (error !== null || response === undefined) reject(error ?? new Error('no response'));
+            else resolve(response);
+          },
+        );
+      });
+    },
+    close: () => client.close(),
+  };
+}
+
+/** True for a ServiceError with this gRPC code. */
+export function hasCode(error: unknown, code: number): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}
