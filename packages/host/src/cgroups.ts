@@ -1,5 +1,9 @@
 // cgroup v1 (also hybrid) and v2 behind one interface. Paths are as the OCI runtime gets them:
 // absolute below the hierarchy (`/kubepods/pod1`) for cgroupfs.
+import { cgroupV1 } from './cgroups-v1.ts';
+import { cgroupV2 } from './cgroups-v2.ts';
+import { systemError } from './errno.ts';
+import { listMounts, type MountEntry } from './mounts.ts';
 
 export interface CgroupHost {
   readonly version: 'v1' | 'v2';
@@ -7,11 +11,11 @@ export interface CgroupHost {
   readonly controllers: readonly string[];
   /** True if the path exists (in every hierarchy that we use). */
   exists(path: string): boolean;
-  /** Creates the path in every hierarchy; true if it was absent before. */
+  /** Creates the path in every hierarchy; true if it was absent before (in all of them). */
   create(path: string): boolean;
   /** Removes an empty cgroup (and its empty children) everywhere; nothing when absent. Throws EBUSY while it holds processes. */
   remove(path: string): void;
-  /** Kills every process below the path (cgroup.kill, or freeze and kill by pid) until none is left. */
+  /** Kills every process below the path (cgroup.kill, or freeze and kill by pid) until none is left. Rejects with the signal's reason. */
   killAll(path: string, signal: AbortSignal): Promise<void>;
   /** Moves a process into it. */
   join(path: string, pid: number): void;
@@ -32,10 +36,34 @@ export interface CgroupUsage {
   readonly pageFaults?: bigint;
   readonly majorPageFaults?: bigint;
   readonly swapUsageBytes?: bigint;
+  /** Tasks, as the pids controller counts them. */
   readonly processCount?: bigint;
 }
 
-/** Finds out what this host has, from /proc/self/mountinfo and statfs of /sys/fs/cgroup. */
-export function detectCgroups(): CgroupHost {
-  throw new Error('not built');
+const MOUNTED_AT = '/sys/fs/cgroup';
+
+/**
+ * Finds out what this host has, from the mounts at and below /sys/fs/cgroup. A hybrid host counts
+ * as v1: its cgroup2 mount holds no controller that we use. Throws ENODEV when there is neither.
+ */
+export function detectCgroups(mounts: readonly MountEntry[] = listMounts()): CgroupHost {
+  const top = mounts.findLast((mount) => mount.mountPoint === MOUNTED_AT);
+  if (top?.filesystem === 'cgroup2') return cgroupV2(MOUNTED_AT);
+  const hierarchies = mounts
+    .filter((mount) => mount.filesystem === 'cgroup')
+    .filter((mount) => mount.mountPoint.startsWith(`${MOUNTED_AT}/`))
+    .map((mount) => ({
+      directory: mount.mountPoint,
+      controllers: mount.superOptions.split(',').filter(isController),
+    }))
+    .filter(({ controllers }) => controllers.length > 0);
+  if (hierarchies.length > 0) return cgroupV1(hierarchies);
+  throw systemError('statfs', 'ENODEV', `no cgroup is mounted at ${MOUNTED_AT}`);
+}
+
+/** Among the options of a v1 mount are some that name no controller (cgroup-v1/cgroups.rst). */
+function isController(option: string): boolean {
+  const others = ['rw', 'ro', 'xattr', 'noprefix', 'clone_children', 'none', 'seclabel'];
+  const assigned = option.includes('=') && !option.startsWith('name=');
+  return option !== '' && !assigned && !others.includes(option) && !option.startsWith('cpuset_v2');
 }

@@ -1,0 +1,137 @@
+// cgroup v1: one hierarchy of directories per controller (or group of them), a cgroup being the same
+// path in each.
+
+import {
+  cgroupDirectory,
+  cgroupLevels,
+  collectPids,
+  isDirectory,
+  killPids,
+  makeDirectory,
+  ownCgroupDirectory,
+  present,
+  readCgroupFile,
+  readCount,
+  readCounts,
+  removeCgroupTree,
+  untilEmpty,
+  workingSet,
+  writeCgroupFile,
+} from './cgroup-files.ts';
+import type { CgroupHost, CgroupUsage } from './cgroups.ts';
+import { isErrno, systemError } from './errno.ts';
+
+export interface Hierarchy {
+  /** Where it is mounted. */
+  readonly directory: string;
+  /** `name=systemd` for a named one. */
+  readonly controllers: readonly string[];
+}
+
+/** The host of these hierarchies. */
+export function cgroupV1(hierarchies: readonly Hierarchy[]): CgroupHost {
+  const roots = hierarchies.map(({ directory }) => directory);
+  const rootOf = (controller: string) =>
+    hierarchies.find(({ controllers }) => controllers.includes(controller))?.directory;
+  const pids = (path: string) => {
+    const found = new Set<number>();
+    // A runtime may put a process into some of the hierarchies only.
+    for (const root of roots) collectPids(cgroupDirectory(root, path), found);
+    return [...found];
+  };
+  return {
+    version: 'v1',
+    controllers: hierarchies.flatMap(({ controllers }) => controllers),
+    exists: (path) => roots.every((root) => isDirectory(cgroupDirectory(root, path))),
+    create: (path) => {
+      const absent = roots.every((root) => !isDirectory(ownCgroupDirectory(root, path)));
+      for (const hierarchy of hierarchies) createIn(hierarchy, path);
+      return absent;
+    },
+    remove: (path) => {
+      const directories = roots.map((root) => ownCgroupDirectory(root, path));
+      // Looked at before, so that a busy cgroup does not lose some of its hierarchies.
+      const [pid] = pids(path);
+      if (pid !== undefined) throw systemError('rmdir', 'EBUSY', `cgroup '${path}' holds ${pid}`);
+      for (const directory of directories) removeCgroupTree(directory);
+    },
+    killAll: async (path, signal) => {
+      const directories = roots.map((root) => ownCgroupDirectory(root, path));
+      const freezer = rootOf('freezer');
+      const own = freezer === undefined ? undefined : directories[roots.indexOf(freezer)];
+      const strike = () => killFrozen(own, () => pids(path));
+      await untilEmpty(() => pids(path), strike, signal);
+    },
+    join: (path, pid) => {
+      for (const root of roots) {
+        writeCgroupFile(`${ownCgroupDirectory(root, path)}/cgroup.procs`, String(pid));
+      }
+    },
+    pids,
+    oomKills: (path) => {
+      const memory = rootOf('memory');
+      if (memory === undefined) return undefined;
+      const control = readCounts(`${cgroupDirectory(memory, path)}/memory.oom_control`);
+      const kills = control.get('oom_kill');
+      return kills === undefined ? undefined : Number(kills);
+    },
+    usage: (path) => usageV1(rootOf, path),
+  };
+}
+
+function createIn(hierarchy: Hierarchy, path: string): void {
+  let parent = hierarchy.directory;
+  for (const directory of cgroupLevels(hierarchy.directory, path)) {
+    makeDirectory(directory);
+    if (hierarchy.controllers.includes('cpuset')) {
+      // A new cpuset has neither processors nor memory nodes, and takes no process until it does.
+      for (const file of ['cpuset.cpus', 'cpuset.mems']) {
+        if (readCgroupFile(`${directory}/${file}`) !== '') continue;
+        writeCgroupFile(`${directory}/${file}`, readCgroupFile(`${parent}/${file}`) ?? '');
+      }
+    }
+    parent = directory;
+  }
+}
+
+/** Frozen, no process can fork away from the list of pids; a killed one dies once thawed. */
+function killFrozen(freezerDirectory: string | undefined, pids: () => number[]): void {
+  const setState = (state: 'FROZEN' | 'THAWED') => {
+    if (freezerDirectory === undefined) return;
+    try {
+      writeCgroupFile(`${freezerDirectory}/freezer.state`, state);
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT', 'ENODEV')) throw error;
+    }
+  };
+  setState('FROZEN');
+  try {
+    killPids(pids());
+  } finally {
+    setState('THAWED');
+  }
+}
+
+function usageV1(rootOf: (controller: string) => string | undefined, path: string): CgroupUsage {
+  const fileOf = (controller: string, file: string) => {
+    const root = rootOf(controller);
+    return root === undefined ? undefined : `${cgroupDirectory(root, path)}/${file}`;
+  };
+  const count = (controller: string, file: string) => {
+    const name = fileOf(controller, file);
+    return name === undefined ? undefined : readCount(name);
+  };
+  const statFile = fileOf('memory', 'memory.stat');
+  const stat = statFile === undefined ? new Map<string, bigint>() : readCounts(statFile);
+  const memory = count('memory', 'memory.usage_in_bytes');
+  return present<CgroupUsage>({
+    cpuUsageNs: count('cpuacct', 'cpuacct.usage'),
+    memoryUsageBytes: memory,
+    memoryWorkingSetBytes: workingSet(memory, stat.get('total_inactive_file')),
+    memoryRssBytes: stat.get('total_rss'),
+    pageFaults: stat.get('total_pgfault'),
+    majorPageFaults: stat.get('total_pgmajfault'),
+    swapUsageBytes: stat.get('total_swap'),
+    processCount: count('pids', 'pids.current'),
+  });
+}

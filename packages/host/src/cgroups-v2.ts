@@ -1,0 +1,139 @@
+// cgroup v2: one hierarchy, whose controllers each level hands down through cgroup.subtree_control.
+
+import {
+  cgroupDirectory,
+  cgroupLevels,
+  collectPids,
+  isDirectory,
+  killPids,
+  makeDirectory,
+  ownCgroupDirectory,
+  present,
+  readCgroupFile,
+  readCount,
+  readCounts,
+  removeCgroupTree,
+  untilEmpty,
+  workingSet,
+  writeCgroupFile,
+} from './cgroup-files.ts';
+import type { CgroupHost, CgroupUsage } from './cgroups.ts';
+import { isErrno, systemError } from './errno.ts';
+
+/** The host whose hierarchy is mounted at `root`. */
+export function cgroupV2(root: string): CgroupHost {
+  const pids = (path: string) => {
+    const found = new Set<number>();
+    collectPids(cgroupDirectory(root, path), found);
+    return [...found];
+  };
+  return {
+    version: 'v2',
+    controllers: words(readCgroupFile(`${root}/cgroup.controllers`)),
+    exists: (path) => isDirectory(cgroupDirectory(root, path)),
+    create: (path) => {
+      let created = false;
+      let parent = root;
+      for (const directory of cgroupLevels(root, path)) {
+        handDownControllers(parent);
+        created = makeDirectory(directory);
+        parent = directory;
+      }
+      return created;
+    },
+    remove: (path) => {
+      const directory = ownCgroupDirectory(root, path);
+      const [pid] = pids(path);
+      if (pid !== undefined) throw systemError('rmdir', 'EBUSY', `cgroup '${path}' holds ${pid}`);
+      removeCgroupTree(directory);
+    },
+    killAll: async (path, signal) => {
+      const directory = ownCgroupDirectory(root, path);
+      const strike = (left: readonly number[]) => {
+        if (!killWhole(directory)) killFrozen(directory, left);
+      };
+      await untilEmpty(() => pids(path), strike, signal);
+    },
+    join: (path, pid) => {
+      writeCgroupFile(`${ownCgroupDirectory(root, path)}/cgroup.procs`, String(pid));
+    },
+    pids,
+    oomKills: (path) => {
+      const kills = readCounts(`${cgroupDirectory(root, path)}/memory.events`).get('oom_kill');
+      return kills === undefined ? undefined : Number(kills);
+    },
+    usage: (path) => usageV2(cgroupDirectory(root, path)),
+  };
+}
+
+function words(text: string | undefined): string[] {
+  return (text ?? '').split(/\s+/).filter((word) => word !== '');
+}
+
+/** Enables in a cgroup's children every controller that it has itself. */
+function handDownControllers(directory: string): void {
+  const given = new Set(words(readCgroupFile(`${directory}/cgroup.subtree_control`)));
+  const available = words(readCgroupFile(`${directory}/cgroup.controllers`));
+  const missing = available.filter((controller) => !given.has(controller));
+  if (missing.length === 0) return;
+  const file = `${directory}/cgroup.subtree_control`;
+  try {
+    writeCgroupFile(file, missing.map((controller) => `+${controller}`).join(' '));
+  } catch {
+    // The write is all or nothing, so one refused controller (cpu while there are realtime
+    // processes, cgroup-v2.rst) must not cost the others.
+    for (const controller of missing) handDown(file, controller);
+  }
+}
+
+function handDown(file: string, controller: string): void {
+  try {
+    writeCgroupFile(file, `+${controller}`);
+  } catch (error) {
+    if (!isErrno(error, 'EBUSY', 'EINVAL', 'EOPNOTSUPP', 'ENOENT')) throw error;
+  }
+}
+
+/** By cgroup.kill (Linux 5.14); false where the kernel lacks it. */
+function killWhole(directory: string): boolean {
+  try {
+    writeCgroupFile(`${directory}/cgroup.kill`, '1');
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
+}
+
+/** A process of a frozen v2 cgroup dies from SIGKILL at once. */
+function killFrozen(directory: string, pids: readonly number[]): void {
+  const freeze = (value: '0' | '1') => {
+    try {
+      writeCgroupFile(`${directory}/cgroup.freeze`, value);
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT', 'ENODEV')) throw error;
+    }
+  };
+  freeze('1');
+  try {
+    killPids(pids);
+  } finally {
+    freeze('0');
+  }
+}
+
+function usageV2(directory: string): CgroupUsage {
+  const stat = readCounts(`${directory}/memory.stat`);
+  const memory = readCount(`${directory}/memory.current`);
+  const cpuUs = readCounts(`${directory}/cpu.stat`).get('usage_usec');
+  return present<CgroupUsage>({
+    cpuUsageNs: cpuUs === undefined ? undefined : cpuUs * 1000n,
+    memoryUsageBytes: memory,
+    memoryWorkingSetBytes: workingSet(memory, stat.get('inactive_file')),
+    memoryRssBytes: stat.get('anon'),
+    pageFaults: stat.get('pgfault'),
+    majorPageFaults: stat.get('pgmajfault'),
+    swapUsageBytes: readCount(`${directory}/memory.swap.current`),
+    processCount: readCount(`${directory}/pids.current`),
+  });
+}
