@@ -3,6 +3,7 @@
 import type {
   ContainerConfig,
   ContainerUser,
+  Device,
   IDMapping,
   Mount,
   PodSandboxConfig,
@@ -24,6 +25,18 @@ export interface HostFacts {
   readonly ociVersion: string;
   /** Host devices for a privileged container: everything below /dev that is a device node. */
   readonly devices: readonly HostDevice[];
+  /** Whether a swap limit can be set (memory.memsw, or memory.swap.max). Absent: yes. */
+  readonly swapAccounting?: boolean;
+  /** Whether the hugetlb controller is there. Absent: no, and huge page limits are left out. */
+  readonly hugetlb?: boolean;
+  /** The smallest memory limit that the engine can start a process in. Absent: 4 MiB. */
+  readonly memoryMinBytes?: number;
+  /** Whether kernel and engine do recursive read-only mounts. Absent: yes. */
+  readonly recursiveReadOnlyMounts?: boolean;
+  /** The AppArmor profile that is loaded for RuntimeDefault. Absent: none is. */
+  readonly appArmorDefaultProfile?: string;
+  /** Names of the loaded AppArmor profiles. Absent: unknown, and the engine will tell. */
+  readonly appArmorProfiles?: readonly string[];
 }
 
 export interface HostDevice {
@@ -53,6 +66,14 @@ export interface ResolvedMount {
   readonly sourceIsDirectory: boolean;
 }
 
+/** A device of the request whose host path was resolved: one node, or every node in a directory. */
+export interface ResolvedDevice {
+  readonly device: Device;
+  /** Real path on the host; the nodes' paths are this one, or below it. */
+  readonly source: string;
+  readonly nodes: readonly HostDevice[];
+}
+
 export interface SpecInput {
   readonly containerId: string;
   readonly sandboxId: string;
@@ -69,7 +90,13 @@ export interface SpecInput {
     readonly hostname: string;
     /** Bound on /dev/shm. */
     readonly shm: string;
+    /** Bound on /etc/hosts; the kubelet mounts its own over it. */
+    readonly hosts?: string;
   };
+  /** The name that uname gives in the container. Absent: the sandbox's configured hostname. */
+  readonly hostname?: string;
+  /** Devices of the request. Absent: their host paths are looked up in `host.devices`. */
+  readonly devices?: readonly ResolvedDevice[];
   /** /etc/passwd and /etc/group of the root filesystem; empty where absent. */
   readonly passwd: string;
   readonly group: string;
@@ -82,6 +109,39 @@ export interface SpecInput {
   readonly localhostSeccomp?: string;
   /** Annotations that the handler's allow-list let through, and the CRI ones a driver needs. */
   readonly annotations: Readonly<Record<string, string>>;
+}
+
+/** A file of the host that a sandbox's own process needs, bound read-only. */
+export interface SandboxBind {
+  readonly source: string;
+  readonly destination: string;
+  /** Absent: read-only. */
+  readonly writable?: boolean;
+}
+
+/** What the spec of a sandbox's own process is made from: a reaping init, or gVisor's root container. */
+export interface SandboxSpecInput {
+  readonly sandboxId: string;
+  readonly sandbox: PodSandboxConfig;
+  /** Absolute path of its (small) root filesystem. */
+  readonly rootfs: string;
+  readonly args: readonly string[];
+  readonly namespaces: NamespacePaths;
+  readonly host: HostFacts;
+  readonly cgroupsPath: string;
+  /** Bound in this order after /proc, /dev and /sys. */
+  readonly binds?: readonly SandboxBind[];
+  /** Overrides the sandbox's configured hostname. */
+  readonly hostname?: string;
+  readonly oomScoreAdj?: number;
+  readonly uidMappings?: readonly IDMapping[];
+  readonly gidMappings?: readonly IDMapping[];
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+export interface BuiltSandboxSpec {
+  readonly spec: Spec;
+  readonly notes: readonly string[];
 }
 
 export interface BuiltSpec {

@@ -1,0 +1,199 @@
+// The mounts of a container, in the order in which the engine makes them, and what they demand of the
+// root filesystem's propagation.
+
+import { posix } from 'node:path';
+import { Failure } from '@cribus/contracts/failure.ts';
+import {
+  type LinuxContainerSecurityContext,
+  type Mount,
+  MountPropagation,
+} from '@cribus/contracts/gen/cri/v1/api.ts';
+import { type Invalid, quoted } from './invalid-field.ts';
+import type { RootfsPropagation, SpecMount } from './spec.ts';
+import type { ResolvedMount, SpecInput } from './spec-input.ts';
+
+/** Far more than a pod has volumes; what a request may hold must end somewhere. */
+const MOUNTS_MAX = 4096;
+
+export interface BuiltMounts {
+  readonly mounts: readonly SpecMount[];
+  readonly rootfsPropagation: RootfsPropagation | undefined;
+  /** The request's mounts that took effect, as asked for. */
+  readonly effective: readonly Mount[];
+}
+
+/**
+ * The kernel's file systems first, then the request's mounts and the sandbox's files, parents before
+ * children (stable by depth). A request's mount replaces what we would mount at its place; one at
+ * /dev also replaces everything below it. Of several at one place the last wins.
+ */
+export function buildMounts(input: SpecInput, invalid: Invalid): BuiltMounts {
+  if (input.mounts.length > MOUNTS_MAX) {
+    throw invalid('mounts', `${input.mounts.length} mounts are more than ${MOUNTS_MAX}`);
+  }
+  const security = input.container.linux?.securityContext;
+  const requested = new Map<string, { readonly mount: Mount; readonly spec: SpecMount }>();
+  for (const resolved of input.mounts) {
+    const destination = checkedDestination(resolved.mount, invalid);
+    checkReadOnly(resolved.mount, input, invalid);
+    requested.delete(destination);
+    requested.set(destination, {
+      mount: resolved.mount,
+      spec: bindMount(destination, resolved, invalid),
+    });
+  }
+  const replaced = (destination: string) =>
+    requested.has(destination) || (requested.has('/dev') && destination.startsWith('/dev/'));
+  const kernel = kernelMounts(input).filter((mount) => !replaced(mount.destination));
+  const files = sandboxFileMounts(input, security).filter((mount) => !replaced(mount.destination));
+  const binds = [...[...requested.values()].map((entry) => entry.spec), ...files];
+  binds.sort((a, b) => depthOf(a.destination) - depthOf(b.destination));
+  const effective = [...requested.values()].map((entry) => entry.mount);
+  return {
+    mounts: [...kernel, ...binds],
+    rootfsPropagation: rootfsPropagation(effective),
+    effective,
+  };
+}
+
+function kernelMounts(input: SpecInput): SpecMount[] {
+  const privileged = input.container.linux?.securityContext?.privileged ?? false;
+  const access = privileged ? 'rw' : 'ro';
+  // A new sysfs shows the network namespace of its mounter, and only the user namespace that owns
+  // that one may mount it: a pod with both a user namespace and the host's network binds the host's.
+  const foreignNetwork = input.namespaces.user !== undefined && input.namespaces.network === 'host';
+  return [
+    ...baseMounts(),
+    {
+      destination: '/dev/pts',
+      type: 'devpts',
+      source: 'devpts',
+      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
+    },
+    {
+      destination: '/dev/mqueue',
+      type: 'mqueue',
+      source: 'mqueue',
+      options: ['nosuid', 'noexec', 'nodev'],
+    },
+    {
+      destination: '/sys',
+      type: foreignNetwork ? 'bind' : 'sysfs',
+      source: foreignNetwork ? '/sys' : 'sysfs',
+      options: ['nosuid', 'noexec', 'nodev', ...(foreignNetwork ? ['rbind'] : []), access],
+    },
+    {
+      destination: '/sys/fs/cgroup',
+      type: 'cgroup',
+      source: 'cgroup',
+      options: ['nosuid', 'noexec', 'nodev', 'relatime', access],
+    },
+  ];
+}
+
+/** /proc and an empty /dev, which every process has. */
+export function baseMounts(): SpecMount[] {
+  return [
+    {
+      destination: '/proc',
+      type: 'proc',
+      source: 'proc',
+      options: ['nosuid', 'noexec', 'nodev'],
+    },
+    {
+      destination: '/dev',
+      type: 'tmpfs',
+      source: 'tmpfs',
+      options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'],
+    },
+  ];
+}
+
+function sandboxFileMounts(
+  input: SpecInput,
+  security: LinuxContainerSecurityContext | undefined,
+): SpecMount[] {
+  const files = input.sandboxFiles;
+  const access = security?.readonlyRootfs ? 'ro' : 'rw';
+  const bind = (destination: string, source: string, mode: string): SpecMount => ({
+    destination,
+    type: 'bind',
+    source,
+    options: ['rbind', 'rprivate', mode],
+  });
+  return [
+    bind('/etc/hostname', files.hostname, access),
+    ...(files.hosts === undefined ? [] : [bind('/etc/hosts', files.hosts, access)]),
+    bind('/etc/resolv.conf', files.resolvConf, access),
+    bind('/dev/shm', files.shm, 'rw'),
+  ];
+}
+
+function checkedDestination(mount: Mount, invalid: Invalid): string {
+  const path = mount.containerPath;
+  if (path === '') throw invalid('mounts', 'a mount has no container_path');
+  const field = `mounts[${quoted(path)}]`;
+  if (!path.startsWith('/')) throw invalid(field, 'container_path is not absolute');
+  if (path.includes('\0')) throw invalid(field, 'container_path holds a NUL byte');
+  const clean = posix.resolve(path);
+  if (clean === '/') throw invalid(field, "container_path is the container's root");
+  return clean;
+}
+
+/** api.proto, Mount: recursive_read_only needs readonly and PRIVATE; images are only read. */
+function checkReadOnly(mount: Mount, input: SpecInput, invalid: Invalid): void {
+  const field = `mounts[${quoted(mount.containerPath)}]`;
+  const image = mount.image !== undefined && mount.image.image !== '';
+  if (image && mount.hostPath !== '') throw invalid(field, 'both image and host_path are given');
+  if (image && !mount.readonly) throw invalid(field, 'an image is mounted read-only: set readonly');
+  if (!image && mount.imageSubPath !== '') {
+    throw invalid(field, 'image_sub_path is given without an image');
+  }
+  if (!mount.recursiveReadOnly) return;
+  if (!mount.readonly) throw invalid(field, 'recursive_read_only needs readonly');
+  if (mount.propagation !== MountPropagation.PROPAGATION_PRIVATE) {
+    throw invalid(field, 'recursive_read_only needs the propagation PROPAGATION_PRIVATE');
+  }
+  if (input.host.recursiveReadOnlyMounts === false) {
+    // The kubelet knows this word as a reason (kubelet, ErrRROUnsupported).
+    throw new Failure(
+      'kubelet_reason',
+      `RROUnsupported: ${field}: this handler can't mount recursively read-only`,
+    );
+  }
+}
+
+function bindMount(destination: string, resolved: ResolvedMount, invalid: Invalid): SpecMount {
+  const { mount, source } = resolved;
+  if (!source.startsWith('/')) {
+    throw invalid(`mounts[${quoted(destination)}]`, `host_path ${quoted(source)} is not absolute`);
+  }
+  return {
+    destination,
+    type: 'bind',
+    source,
+    options: [
+      'rbind',
+      PROPAGATION_OPTION[mount.propagation],
+      mount.readonly ? 'ro' : 'rw',
+      ...(mount.recursiveReadOnly ? ['rro'] : []),
+    ],
+  };
+}
+
+const PROPAGATION_OPTION: Readonly<Record<MountPropagation, RootfsPropagation>> = {
+  [MountPropagation.PROPAGATION_PRIVATE]: 'rprivate',
+  [MountPropagation.PROPAGATION_HOST_TO_CONTAINER]: 'rslave',
+  [MountPropagation.PROPAGATION_BIDIRECTIONAL]: 'rshared',
+};
+
+/** A mount can't receive or send through a root filesystem that is more private than itself. */
+function rootfsPropagation(mounts: readonly Mount[]): RootfsPropagation | undefined {
+  const asked = new Set(mounts.map((mount) => PROPAGATION_OPTION[mount.propagation]));
+  if (asked.has('rshared')) return 'rshared';
+  return asked.has('rslave') ? 'rslave' : undefined;
+}
+
+function depthOf(path: string): number {
+  return path.split('/').length;
+}

@@ -1,0 +1,100 @@
+// The labels of the Linux security modules: an AppArmor profile and SELinux contexts.
+
+import { createHash } from 'node:crypto';
+import { Failure } from '@cribus/contracts/failure.ts';
+import {
+  type LinuxContainerSecurityContext,
+  NamespaceMode,
+  SecurityProfile_ProfileType as ProfileType,
+  type SecurityProfile,
+} from '@cribus/contracts/gen/cri/v1/api.ts';
+import { type Invalid, quoted } from './invalid-field.ts';
+import type { HostFacts } from './spec-input.ts';
+
+export interface AppArmorInput {
+  readonly security: LinuxContainerSecurityContext;
+  readonly host: HostFacts;
+}
+
+/**
+ * The AppArmor profile, or none. An unset one is RuntimeDefault where the host has AppArmor
+ * (kubernetes#51746), but for a privileged container; Localhost holds for that one too.
+ *
+ * @throws Failure wrong_state where a Localhost profile is asked of a host without AppArmor.
+ */
+export function buildAppArmor(
+  { security, host }: AppArmorInput,
+  invalid: Invalid,
+): { readonly profile: string | undefined; readonly notes: readonly string[] } {
+  const asked = security.apparmor ?? legacyProfile(security.apparmorProfile, invalid);
+  const type = asked?.profileType ?? ProfileType.RuntimeDefault;
+  if (type === ProfileType.Unconfined) return { profile: undefined, notes: [] };
+  if (type === ProfileType.RuntimeDefault) {
+    if (security.privileged) return { profile: undefined, notes: [] };
+    if (host.appArmor && host.appArmorDefaultProfile !== undefined) {
+      return { profile: host.appArmorDefaultProfile, notes: [] };
+    }
+    const lacking = host.appArmor ? 'no default profile loaded' : 'no AppArmor';
+    const notes =
+      asked === undefined && !host.appArmor ? [] : [`apparmor: this host has ${lacking}`];
+    return { profile: undefined, notes };
+  }
+  const name = (asked?.localhostRef ?? '').replace(/^localhost\//, '');
+  if (name === '') throw invalid('apparmor.localhost_ref', 'a Localhost profile needs a name');
+  if (!host.appArmor) {
+    throw new Failure(
+      'wrong_state',
+      `${invalid('apparmor', `apparmor is not supported by this host, profile ${quoted(name)}`).message}`,
+    );
+  }
+  if (host.appArmorProfiles !== undefined && !host.appArmorProfiles.includes(name)) {
+    throw invalid('apparmor.localhost_ref', `apparmor profile not found: ${quoted(name)}`);
+  }
+  return { profile: name, notes: [] };
+}
+
+/** The deprecated apparmor_profile: runtime/default, unconfined, localhost/NAME. */
+function legacyProfile(path: string, invalid: Invalid): SecurityProfile | undefined {
+  const profile = (profileType: ProfileType, localhostRef = '') => ({ profileType, localhostRef });
+  if (path === '') return undefined;
+  if (path === 'runtime/default') return profile(ProfileType.RuntimeDefault);
+  if (path === 'unconfined') return profile(ProfileType.Unconfined);
+  if (path.startsWith('localhost/')) {
+    return profile(ProfileType.Localhost, path.slice('localhost/'.length));
+  }
+  throw invalid('apparmor_profile', `${quoted(path)} is not a profile`);
+}
+
+export interface SelinuxInput {
+  readonly security: LinuxContainerSecurityContext;
+  readonly sandboxId: string;
+  readonly host: HostFacts;
+}
+
+/**
+ * The SELinux contexts of the process and its mounts; none on a host without SELinux, for a
+ * privileged container, and for one that shares the host's PID or IPC namespace and asks for none.
+ * Without a level, the containers of a sandbox share two categories that its id decides
+ * (container-selinux: container_t, container_file_t).
+ */
+export function buildSelinux({ security, sandboxId, host }: SelinuxInput) {
+  if (!host.selinux || security.privileged) return {};
+  const options = security.selinuxOptions;
+  const spaces = security.namespaceOptions;
+  const hostShared = spaces?.pid === NamespaceMode.NODE || spaces?.ipc === NamespaceMode.NODE;
+  if (options === undefined && hostShared) return {};
+  const user = options?.user || 'system_u';
+  const level = options?.level || `s0:${categoriesOf(sandboxId)}`;
+  return {
+    selinuxLabel: `${user}:${options?.role || 'system_r'}:${options?.type || 'container_t'}:${level}`,
+    mountLabel: `${user}:object_r:container_file_t:${level}`,
+  };
+}
+
+/** Two different categories of the 1024 that the targeted policy has, the lower one first. */
+function categoriesOf(sandboxId: string): string {
+  const digest = createHash('sha256').update(sandboxId).digest();
+  const first = digest.readUInt16BE(0) % 1024;
+  const second = (first + 1 + (digest.readUInt16BE(2) % 1023)) % 1024;
+  return `c${Math.min(first, second)},c${Math.max(first, second)}`;
+}
