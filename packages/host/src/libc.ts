@@ -49,6 +49,7 @@ export interface Libc {
     flags: number,
     mode: number,
   ): number;
+  posix_spawn_file_actions_addclose(actions: Uint8Array, fd: number): number;
   posix_spawn_file_actions_addchdir_np(actions: Uint8Array, path: string): number;
   posix_spawn_file_actions_addclosefrom_np(actions: Uint8Array, from: number): number;
   posix_spawnattr_init(attributes: Uint8Array): number;
@@ -82,6 +83,7 @@ const DECLARATIONS: readonly string[] = [
   'int posix_spawn_file_actions_destroy(void *)',
   'int posix_spawn_file_actions_adddup2(void *, int, int)',
   'int posix_spawn_file_actions_addopen(void *, int, const char *, int, unsigned int)',
+  'int posix_spawn_file_actions_addclose(void *, int)',
   'int posix_spawn_file_actions_addchdir_np(void *, const char *)',
   'int posix_spawn_file_actions_addclosefrom_np(void *, int)',
   'int posix_spawnattr_init(void *)',

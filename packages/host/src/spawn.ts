@@ -260,6 +260,9 @@ function posixSpawn(path: string, options: SpawnOptions, setting: ChildSetting):
       c.posix_spawn_file_actions_adddup2(actions, from, target);
     }
     // Ours are close-on-exec all, but not what whoever started us may have left open.
+    for (let fd = 0; fd < targetMax; fd += 1) {
+      if (!setting.targets.has(fd)) c.posix_spawn_file_actions_addclose(actions, fd);
+    }
     c.posix_spawn_file_actions_addclosefrom_np(actions, targetMax + 1);
     if (options.cwd !== undefined) c.posix_spawn_file_actions_addchdir_np(actions, options.cwd);
     const allSignals = Buffer.alloc(OPAQUE_BYTES);
