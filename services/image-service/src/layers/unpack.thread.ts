@@ -98,7 +98,7 @@ async function unpack(): Promise<FromUnpackThread> {
   }
 }
 
-unpack()
+void unpack()
   .catch((error: unknown): FromUnpackThread => {
     const cause = error instanceof Error ? error : new Error(String(error));
     const code = 'code' in cause && typeof cause.code === 'string' ? cause.code : '';

@@ -28,7 +28,12 @@ export async function startUnpacking(directory: string): Promise<Unpacking> {
   await poolIsUp;
   const file = import.meta.url.endsWith('.ts') ? './unpack.thread.ts' : './unpack.thread.mjs';
   const worker = new Worker(new URL(file, import.meta.url), { workerData: { directory } });
-  const { promise: outcome, resolve, reject } = Promise.withResolvers<UnpackResult>();
+  let resolve: (result: UnpackResult) => void = () => {};
+  let reject: (error: Error) => void = () => {};
+  const outcome = new Promise<UnpackResult>((onDone, onFailed) => {
+    resolve = onDone;
+    reject = onFailed;
+  });
   outcome.catch(() => {}); // Raised again by write and finish.
   let credits = CREDITS;
   let wake = () => {};

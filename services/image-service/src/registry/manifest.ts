@@ -1,0 +1,196 @@
+// Manifests and image configurations of Docker schema 2 and OCI: which are understood, which one of
+// a list fits this machine, and what of them is used. Pure.
+
+import { Failure } from '@cribus/contracts/failure.ts';
+import { isDigest } from '@cribus/contracts/image-reference.ts';
+
+export const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
+export const CONFIG_BYTES_MAX = 8 * 1024 * 1024;
+/** overlayfs takes more, a page of mount options (and the kernel's own stacking of 500) does not. */
+const LAYERS_MAX = 127;
+const INDEX_ENTRIES_MAX = 1000;
+
+const INDEX_TYPES = [
+  'application/vnd.oci.image.index.v1+json',
+  'application/vnd.docker.distribution.manifest.list.v2+json',
+];
+const MANIFEST_TYPES = [
+  'application/vnd.oci.image.manifest.v1+json',
+  'application/vnd.docker.distribution.manifest.v2+json',
+];
+const CONFIG_TYPES = [
+  'application/vnd.oci.image.config.v1+json',
+  'application/vnd.docker.container.image.v1+json',
+];
+const LAYER_TYPE =
+  /^application\/vnd\.(?:oci\.image\.layer(?:\.nondistributable)?\.v1\.tar(?:\+gzip|\+zstd)?|docker\.image\.rootfs(?:\.foreign)?\.diff\.tar(?:\.gzip|\.zstd)?)$/;
+
+export const MANIFEST_ACCEPT = [...INDEX_TYPES, ...MANIFEST_TYPES].join(', ');
+
+export interface Descriptor {
+  readonly mediaType: string;
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+export interface Platform {
+  readonly os: string;
+  readonly architecture: string;
+  readonly variant: string;
+}
+
+export type Manifest =
+  | { readonly kind: 'index'; readonly entries: readonly (Descriptor & { platform?: Platform })[] }
+  | { readonly kind: 'image'; readonly config: Descriptor; readonly layers: readonly Descriptor[] };
+
+export interface ParsedConfig {
+  readonly diffIds: readonly string[];
+  readonly platform: Platform;
+}
+
+/** Parses a manifest or a list of them. Raises unsupported, data_loss or limit. */
+export function parseManifest(body: Buffer, contentType: string): Manifest {
+  const json = object(parseJson(body, 'the manifest'), 'the manifest');
+  const declared = typeof json['mediaType'] === 'string' ? json['mediaType'] : '';
+  const type = declared || (contentType.split(';')[0]?.trim() ?? '');
+  if (json['schemaVersion'] === 1) {
+    throw new Failure(
+      'unsupported',
+      'the image has a schema 1 manifest, which was retired in 2019',
+    );
+  }
+  if (INDEX_TYPES.includes(type) || (!MANIFEST_TYPES.includes(type) && 'manifests' in json)) {
+    return { kind: 'index', entries: list(json['manifests'], INDEX_ENTRIES_MAX).map(indexEntry) };
+  }
+  if (!MANIFEST_TYPES.includes(type) && !('layers' in json && 'config' in json)) {
+    throw new Failure('unsupported', `manifest of the unknown media type ${JSON.stringify(type)}`);
+  }
+  const config = descriptor(json['config'], 'config');
+  if (!CONFIG_TYPES.includes(config.mediaType)) {
+    const what = JSON.stringify(config.mediaType);
+    throw new Failure('unsupported', `this is no container image: its config has the type ${what}`);
+  }
+  const layers = list(json['layers'], LAYERS_MAX).map((item) => descriptor(item, 'layer'));
+  for (const layer of layers) {
+    if (!LAYER_TYPE.test(layer.mediaType)) {
+      const what = JSON.stringify(layer.mediaType);
+      throw new Failure('unsupported', `a layer of the unknown media type ${what}`);
+    }
+  }
+  return { kind: 'image', config, layers };
+}
+
+/** What of the configuration decides about its layers. Raises data_loss. */
+export function parseConfigBlob(body: Buffer): ParsedConfig {
+  const json = object(parseJson(body, 'the image configuration'), 'the image configuration');
+  const rootfs = object(json['rootfs'], 'rootfs of the image configuration');
+  const diffIds = list(rootfs['diff_ids'], LAYERS_MAX).map((item) => {
+    if (typeof item !== 'string' || !isDigest(item)) throw broken('a diff_id is no digest');
+    return item;
+  });
+  return { diffIds, platform: platformOf(json) };
+}
+
+const ARCHITECTURES: Readonly<Record<string, string>> = {
+  x64: 'amd64',
+  arm64: 'arm64',
+  arm: 'arm',
+  ia32: '386',
+  ppc64: 'ppc64le',
+  riscv64: 'riscv64',
+  s390x: 's390x',
+};
+
+/** This machine's, in OCI's words. */
+export function hostPlatform(): Platform {
+  const architecture = ARCHITECTURES[process.arch] ?? process.arch;
+  return { os: 'linux', architecture, variant: architecture === 'arm' ? 'v7' : '' };
+}
+
+/**
+ * The entry of a list that runs on this platform, best first: the same variant, then lower ones
+ * (arm v7 runs v6 and v5; arm64 is v8; amd64 is v1). Raises not_found naming what there is.
+ */
+export function choosePlatform(
+  entries: readonly (Descriptor & { platform?: Platform })[],
+  wanted: Platform,
+): Descriptor {
+  let best: { readonly entry: Descriptor; readonly rank: number } | undefined;
+  for (const entry of entries) {
+    const rank = entry.platform === undefined ? -1 : rankOf(entry.platform, wanted);
+    if (rank >= 0 && (best === undefined || rank > best.rank)) best = { entry, rank };
+  }
+  if (best !== undefined) return best.entry;
+  const offered = entries.flatMap((entry) =>
+    entry.platform === undefined ? [] : [platformText(entry.platform)],
+  );
+  throw new Failure(
+    'not_found',
+    `the image has nothing for ${platformText(wanted)}, only ${[...new Set(offered)].slice(0, 20).join(', ') || 'entries without a platform'}`,
+  );
+}
+
+/** `linux/arm/v7`. */
+export function platformText(platform: Platform): string {
+  const { os, architecture, variant } = platform;
+  return variant === '' ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
+}
+
+function rankOf(offered: Platform, wanted: Platform): number {
+  if (offered.os !== wanted.os || offered.architecture !== wanted.architecture) return -1;
+  const level = (platform: Platform): number => {
+    const standard = { arm: 7, arm64: 8, amd64: 1 }[platform.architecture] ?? 0;
+    const match = /^v([0-9]+)/.exec(platform.variant);
+    return match === null ? standard : Number(match[1]);
+  };
+  return level(offered) > level(wanted) ? -1 : level(offered);
+}
+
+function indexEntry(item: unknown): Descriptor & { platform?: Platform } {
+  const entry = descriptor(item, 'manifest of the list');
+  const platform = (item as Record<string, unknown>)['platform'];
+  if (typeof platform !== 'object' || platform === null) return entry;
+  return { ...entry, platform: platformOf(platform as Record<string, unknown>) };
+}
+
+function platformOf(json: Record<string, unknown>): Platform {
+  const word = (key: string) => (typeof json[key] === 'string' ? json[key] : '');
+  return { os: word('os'), architecture: word('architecture'), variant: word('variant') };
+}
+
+function descriptor(value: unknown, what: string): Descriptor {
+  const json = object(value, `a ${what}`);
+  const { digest, size, mediaType } = json;
+  if (typeof digest !== 'string' || !isDigest(digest)) {
+    throw broken(`the digest of a ${what} must be sha256: and 64 hexadecimal digits`);
+  }
+  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) {
+    throw broken(`the size of a ${what} is no number of bytes`);
+  }
+  return { mediaType: typeof mediaType === 'string' ? mediaType : '', digest, sizeBytes: size };
+}
+
+function list(value: unknown, max: number): readonly unknown[] {
+  if (!Array.isArray(value)) throw broken('a list is missing');
+  if (value.length > max) throw new Failure('limit', `${value.length} entries, over ${max}`);
+  return value;
+}
+
+function object(value: unknown, what: string): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    return value as Record<string, unknown>;
+  }
+  throw broken(`${what} is no JSON object`);
+}
+
+function parseJson(body: Buffer, what: string): unknown {
+  try {
+    return JSON.parse(body.toString('utf8'));
+  } catch {
+    throw broken(`${what} is no JSON`);
+  }
+}
+
+function broken(why: string): Failure {
+  return new Failure('data_loss', `the image is broken: ${why}`);
+}
