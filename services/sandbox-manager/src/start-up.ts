@@ -1,0 +1,155 @@
+// What a start finds on disk and on the host, and what it does about it: adopts what lives, undoes
+// what was half made, finishes what was half ended, sweeps what has no record.
+
+import { join } from 'node:path';
+import { SandboxPhase, SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import { runtimeOwner } from '@cribus/contracts/subjects.ts';
+import {
+  listDirectory,
+  readFileIfExists,
+  removeTree,
+  writeFileAtomic,
+} from '@cribus/host/files.ts';
+import { unmountTree } from '@cribus/host/mounts.ts';
+import { isNamespacePin } from '@cribus/host/namespaces.ts';
+import { bootId, isAlive } from '@cribus/host/processes.ts';
+import { networkIntent } from './network/attachment.ts';
+import { backgroundCaller, type SandboxDeps } from './sandbox-deps.ts';
+import { SANDBOX_FORMAT } from './set-up.ts';
+import { detachNetwork } from './tear-down.ts';
+
+/** What a record's sandbox needs at start. */
+export type Repair =
+  | { readonly kind: 'adopt' }
+  /** Half made, or its removal was begun: take it away. */
+  | { readonly kind: 'remove' }
+  | { readonly kind: 'stop' }
+  /** It can't live any more: mark it, and free its address. */
+  | { readonly kind: 'mark'; readonly reason: string };
+
+export interface FoundHost {
+  readonly rebooted: boolean;
+  readonly isPin: (path: string) => boolean;
+  readonly processAlive: (process: NonNullable<SandboxRecord['process']>) => boolean;
+}
+
+/** Decides from a record and the host; no effects. */
+export function planRepair(record: SandboxRecord, host: FoundHost): Repair {
+  switch (record.phase) {
+    case SandboxPhase.CREATING:
+    case SandboxPhase.REMOVING:
+      return { kind: 'remove' };
+    case SandboxPhase.STOPPING:
+      return { kind: 'stop' };
+    case SandboxPhase.NOTREADY:
+      return { kind: 'adopt' };
+    case SandboxPhase.READY: {
+      if (host.rebooted) return { kind: 'mark', reason: 'the node was restarted' };
+      const lost = Object.entries(record.namespaces ?? {})
+        .filter(([, path]) => path !== '' && !host.isPin(path))
+        .map(([name]) => name);
+      if (lost.length > 0) {
+        return { kind: 'mark', reason: `its namespaces are gone: ${lost.join(', ')}` };
+      }
+      if (record.process !== undefined && !host.processAlive(record.process)) {
+        return { kind: 'mark', reason: 'its process ended' };
+      }
+      return { kind: 'adopt' };
+    }
+    default:
+      return record.phase satisfies never;
+  }
+}
+
+/**
+ * Brings every loaded record to a state that can be served, and begins in the background what takes
+ * longer. Answers the ids that `resume` is to finish.
+ */
+export async function repairSandboxes(
+  deps: SandboxDeps,
+  options: { readonly rebooted: boolean },
+): Promise<void> {
+  const host: FoundHost = { ...options, isPin: isNamespacePin, processAlive: isAlive };
+  for (const record of deps.store.all()) {
+    const repair = planRepair(record, host);
+    if (repair.kind === 'adopt') continue;
+    const fields = { pod_sandbox_id: record.id, repair: repair.kind, phase: record.phase };
+    deps.service.log.info(fields, 'a sandbox is not as its record says, or not finished');
+    if (repair.kind === 'mark') {
+      await deps.store.put({ ...record, phase: SandboxPhase.NOTREADY, reason: repair.reason });
+    } else if (repair.kind === 'remove' && record.phase !== SandboxPhase.REMOVING) {
+      const reason = 'the sandbox manager ended while it was made';
+      await deps.store.put({ ...record, phase: SandboxPhase.REMOVING, reason });
+    }
+  }
+}
+
+/** CNI DEL for sandboxes that no longer live, so that their addresses are free. */
+export async function freeAddresses(deps: SandboxDeps): Promise<void> {
+  for (const { id, phase } of deps.store.all()) {
+    if (phase !== SandboxPhase.NOTREADY) continue;
+    await deps.locks.run(id, async () => {
+      const record = deps.store.get(id);
+      if (record?.phase !== SandboxPhase.NOTREADY || !record.network?.addBegun) return;
+      if (isNamespacePin(record.namespaces?.net ?? '')) return;
+      const signal = deps.service.stopping;
+      const caller = backgroundCaller(deps.service, { requestId: `start-up.${id}`, signal });
+      try {
+        await detachNetwork(deps, caller, record);
+        await deps.store.put({ ...record, network: { ...record.network, addBegun: false } });
+      } catch (error) {
+        // StopPodSandbox will try again.
+        caller.log.warn({ pod_sandbox_id: id, error }, 'the address of a lost sandbox is not free');
+      }
+    });
+  }
+}
+
+/** True when the node was restarted since this was asked last; remembers the boot in `directory`. */
+export async function noteBoot(directory: string): Promise<boolean> {
+  const file = join(directory, 'boot-id');
+  const before = (await readFileIfExists(file))?.toString('utf8').trim();
+  const now = bootId();
+  if (before !== now) await writeFileAtomic(file, now, { durable: true });
+  return before !== undefined && before !== now;
+}
+
+/** Removes pins, mounts and directories that belong to no record. `kept`: ids to leave alone. */
+export async function sweepStrays(deps: SandboxDeps, kept: ReadonlySet<string>): Promise<void> {
+  const { run, state } = deps.service.config.roots;
+  const isStray = (id: string) => deps.store.get(id) === undefined && !kept.has(id);
+  for (const root of [run, state]) {
+    const directory = join(root, 'sandboxes');
+    for (const id of (await listDirectory(directory)).filter(isStray)) {
+      deps.service.log.info({ path: join(directory, id) }, 'swept what belongs to no sandbox');
+      unmountTree(join(directory, id));
+      await removeTree(join(directory, id));
+    }
+  }
+}
+
+/**
+ * A sandbox whose record can't be read: nobody can list it any more, so its containers end and what
+ * it held is released, with the network as it is configured now. Its files stay for a person.
+ */
+export async function releaseCorrupt(deps: SandboxDeps, id: string): Promise<void> {
+  const { service } = deps;
+  const caller = backgroundCaller(service, {
+    requestId: `start-up.${id}`,
+    signal: service.stopping,
+  });
+  try {
+    for (const handler of Object.keys(service.config.runtimes.handlers)) {
+      const owner = runtimeOwner(handler);
+      await caller.ask('remove-sandbox', { podSandboxId: id }, { owner });
+    }
+    const network = networkIntent(deps.network.current().list);
+    const record = { format: SANDBOX_FORMAT, id, config: {}, network };
+    await detachNetwork(deps, caller, SandboxRecord.fromPartial(record));
+    const pins = join(service.config.roots.run, 'sandboxes', id);
+    unmountTree(pins);
+    await removeTree(pins);
+  } catch (error) {
+    caller.log.error({ pod_sandbox_id: id, error }, 'a sandbox without a record is not released');
+  }
+}

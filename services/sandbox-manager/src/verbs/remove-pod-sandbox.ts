@@ -1,0 +1,24 @@
+// RemovePodSandbox: stops what still runs, removes its containers and everything of the sandbox.
+// Removing what is absent is success (CRI).
+
+import type { VerbHandler } from '@cribus/chassis/owner.ts';
+import { orAborted } from '../reservations.ts';
+import type { Caller, SandboxDeps } from '../sandbox-deps.ts';
+import { removeSandbox } from '../tear-down.ts';
+
+export function removePodSandbox(deps: SandboxDeps): VerbHandler<'remove-pod-sandbox'> {
+  return async (request, context) => {
+    await removeById(deps, context, request.podSandboxId);
+    return {};
+  };
+}
+
+/** Removes a sandbox under its lock; nothing to do where it is absent. */
+export async function removeById(deps: SandboxDeps, caller: Caller, id: string): Promise<void> {
+  const removed = deps.locks.run(id, async () => {
+    caller.signal.throwIfAborted();
+    const record = deps.store.get(id);
+    if (record !== undefined) await removeSandbox(deps, caller, record);
+  });
+  await orAborted(removed, caller.signal);
+}

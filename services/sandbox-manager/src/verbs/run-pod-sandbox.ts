@@ -1,0 +1,39 @@
+// RunPodSandbox: a pod's namespaces, files, cgroup, network and, where its handler needs one, its
+// process; READY when all of it is there.
+
+import { randomBytes } from 'node:crypto';
+import type { VerbHandler } from '@cribus/chassis/owner.ts';
+import { ObjectReport } from '@cribus/contracts/gen/node/v1/records.ts';
+import { SANDBOX_MANAGER } from '@cribus/contracts/subjects.ts';
+import type { SandboxDeps } from '../sandbox-deps.ts';
+import { planSandbox } from '../sandbox-plan.ts';
+import { setUpSandbox } from '../set-up.ts';
+
+/** 64 hex digits, as the tools around Kubernetes expect of ids. */
+const ID_BYTES = 32;
+
+export function runPodSandbox(deps: SandboxDeps): VerbHandler<'run-pod-sandbox'> {
+  const { config } = deps.service;
+  const facts = {
+    handlers: Object.keys(config.runtimes.handlers),
+    cgroupDriver: config.cgroups.driver,
+  };
+  return async (request, context) => {
+    const plan = planSandbox(request, facts);
+    const { operationId, requestHash, signal, changed } = context;
+    const claim = { key: plan.key, operationId, requestHash, signal, changed };
+    const { record, created } = await deps.reservations.claim(claim, () => {
+      const id = randomBytes(ID_BYTES).toString('hex');
+      const operation = { operationId, requestHash };
+      return deps.locks
+        .run(id, () => setUpSandbox(deps, context, { id, plan, operation }))
+        .finally(() => deps.earlyExits.delete(id));
+    });
+    if (!created) {
+      const object = { $case: 'sandbox' as const, value: record };
+      const { version, id } = record;
+      changed.push(ObjectReport.fromPartial({ owner: SANDBOX_MANAGER, version, id, object }));
+    }
+    return { podSandboxId: record.id };
+  };
+}

@@ -1,0 +1,25 @@
+// StopPodSandbox: kills every container, releases the network and the namespaces. Stopping what is
+// stopped or absent is success (CRI).
+
+import type { VerbHandler } from '@cribus/chassis/owner.ts';
+import { orAborted } from '../reservations.ts';
+import type { Caller, SandboxDeps } from '../sandbox-deps.ts';
+import { isStopped, stopSandbox } from '../tear-down.ts';
+
+export function stopPodSandbox(deps: SandboxDeps): VerbHandler<'stop-pod-sandbox'> {
+  return async (request, context) => {
+    await stopById(deps, context, request.podSandboxId);
+    return {};
+  };
+}
+
+/** Stops a sandbox under its lock; nothing to do where it is absent or stopped. */
+export async function stopById(deps: SandboxDeps, caller: Caller, id: string): Promise<void> {
+  const stopped = deps.locks.run(id, async () => {
+    caller.signal.throwIfAborted();
+    const record = deps.store.get(id);
+    if (record === undefined || isStopped(record)) return;
+    await stopSandbox(deps, caller, { record, phase: 'stopping' });
+  });
+  await orAborted(stopped, caller.signal);
+}
