@@ -1,0 +1,88 @@
+// `cribus down`: stops the stack wherever its `up` runs; with --pods its pods too, and puts the host
+// back as it was.
+
+import { Failure } from '@cribus/contracts/failure.ts';
+import { systemClock } from '@cribus/host/clock.ts';
+import { signalProcess, waitForExit } from '@cribus/host/processes.ts';
+import type { Invocation } from '../arguments.ts';
+import { requireRoot } from '../require-root.ts';
+import { bringUp } from '../stack/bring-up.ts';
+import { currentConfig } from '../stack/generated.ts';
+import { openStack, type Stack } from '../stack/open-stack.ts';
+import { readLivingParts, writePartStates } from '../stack/part-state.ts';
+import { hasPods, removePods } from '../stack/pods.ts';
+import { putHostBack } from '../stack/put-host-back.ts';
+import { stopParts } from '../stack/supervisor.ts';
+import { findUp } from '../stack/up-lock.ts';
+
+/** `up` gives each of five groups of parts ten seconds and ten more after SIGKILL. */
+const UP_STOP_TIMEOUT_MS = 110_000;
+const REMOVE_TIMEOUT_MS = 10 * 60_000;
+
+export async function runDown(invocation: Invocation): Promise<number> {
+  requireRoot('down', 'it ends processes of root');
+  const stack = await openStack(invocation);
+  const say = (line: string) => console.log(line);
+  const pods = invocation.flags.has('pods');
+  const problems = pods ? await endPods(stack, say) : [];
+  const stopped = await stopStack(stack, say);
+  if (pods && problems.length === 0) {
+    problems.push(...(await putHostBack(stack, await currentConfig(stack))));
+  }
+  for (const problem of problems) console.error(`Left behind: ${problem}`);
+  if (problems.length > 0) return 1;
+  if (pods) say('Stopped; no pod is left, and the host is as it was.');
+  else say(stopped ? 'Stopped; containers keep running.' : 'Nothing of this stack was running.');
+  return 0;
+}
+
+/** Removes every pod, by the running stack or by one that is started for it. */
+async function endPods(stack: Stack, say: (line: string) => void): Promise<string[]> {
+  if (!(await hasPods(stack))) return [];
+  const signal = systemClock.timeout(REMOVE_TIMEOUT_MS);
+  const up = await findUp(stack.paths.roots);
+  const config = await currentConfig(stack);
+  if (up !== undefined) return report(await removePods(config.gateway.socket, signal), say);
+  say('The stack is started for a moment, to stop and remove its pods.');
+  const natsUrl = urlGiven(config.nats.credentials_dir, config.nats.url);
+  const redisUrl = urlGiven(config.redis.credentials_dir, config.redis.url);
+  const running = await bringUp({ stack, natsUrl, redisUrl, say, signal });
+  try {
+    return report(await removePods(running.config.gateway.socket, signal), say);
+  } finally {
+    await running.stop();
+  }
+}
+
+/** Servers without our credentials are not ours: the last `up` was given their URL. */
+function urlGiven(credentialsDirectory: string, url: string): string | undefined {
+  return credentialsDirectory === '' && url !== '' ? url : undefined;
+}
+
+function report(removal: Awaited<ReturnType<typeof removePods>>, say: (line: string) => void) {
+  say(`Stopped and removed ${removal.removed} ${removal.removed === 1 ? 'pod' : 'pods'}.`);
+  return [...removal.problems];
+}
+
+/** Ends the running `up`, or what a killed one left; false when there was neither. */
+async function stopStack(stack: Stack, say: (line: string) => void): Promise<boolean> {
+  const { roots } = stack.paths;
+  const up = await findUp(roots);
+  if (up !== undefined) {
+    const { pid } = up.identity;
+    signalProcess(up.identity, 'SIGTERM');
+    try {
+      await waitForExit(up.identity, systemClock.timeout(UP_STOP_TIMEOUT_MS));
+    } catch (error) {
+      if (!(error instanceof Error && error.name === 'TimeoutError')) throw error;
+      throw new Failure('timeout', `"cribus up" (pid ${pid}) does not end; its log says why`);
+    }
+  }
+  const states = await readLivingParts(roots);
+  const orphans = Object.keys(states).length > 0;
+  if (orphans) {
+    await stopParts({ states, say });
+    await writePartStates(roots, {});
+  }
+  return up !== undefined || orphans;
+}

@@ -1,0 +1,122 @@
+// The way from a directory to a running stack: lock, ports, credentials, network, configuration,
+// parts. Used by `up`, and by whatever needs the stack for a moment.
+
+import { chmod, mkdir } from 'node:fs/promises';
+import type { Config } from '@cribus/chassis/config.ts';
+import { Failure } from '@cribus/contracts/failure.ts';
+import { isErrno } from '@cribus/host/errno.ts';
+import { bringLoopbackUp } from '../network/loopback.ts';
+import { provideNetwork } from '../network/provide-network.ts';
+import { provideCredentials } from './credentials.ts';
+import { providePorts, writeConfigs } from './generated.ts';
+import type { Stack } from './open-stack.ts';
+import { readLivingParts } from './part-state.ts';
+import { planParts } from './parts.ts';
+import { type Readiness, waitUntilReady } from './ready.ts';
+import { effectiveConfig, ownsNats, ownsRedis } from './services-config.ts';
+import { type Supervisor, supervise } from './supervisor.ts';
+import { findUp, takeUpLock, type UpLock } from './up-lock.ts';
+
+export interface BringUpOptions {
+  readonly stack: Stack;
+  readonly natsUrl: string | undefined;
+  readonly redisUrl: string | undefined;
+  readonly say: (line: string) => void;
+  readonly signal: AbortSignal;
+}
+
+export interface RunningStack {
+  readonly config: Config;
+  readonly readiness: Readiness;
+  readonly supervisor: Supervisor;
+  /** Stops every part in order and gives the lock back. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts the stack and waits until it is ready. Raises wrong_state when another `up` has it; on any
+ * failure whatever was started is stopped again.
+ */
+export async function bringUp(options: BringUpOptions): Promise<RunningStack> {
+  const { stack } = options;
+  await makeDirectories(stack);
+  const lock = await takeUpLock(stack.paths.roots);
+  if (lock === undefined) throw await alreadyUp(stack);
+  try {
+    return await startAll(options, lock);
+  } catch (error) {
+    lock.close();
+    throw error;
+  }
+}
+
+async function startAll(options: BringUpOptions, lock: UpLock): Promise<RunningStack> {
+  const { stack, natsUrl, redisUrl, say, signal } = options;
+  await bringLoopbackUp({ say, signal });
+  const living = await readLivingParts(stack.paths.roots);
+  const [{ ports, moved }, credentials, fallbackCniDirectory] = await Promise.all([
+    providePorts(stack, living),
+    provideCredentials(stack.paths.credentialsDirectory),
+    provideNetwork({ stack, say, signal }),
+  ]);
+  if (moved.length > 0) say(`Somebody else uses the old port of ${moved.join(', ')}: chose anew.`);
+  const config = effectiveConfig(stack, { ports, natsUrl, redisUrl, fallbackCniDirectory });
+  const own = {
+    nats: ownsNats(stack.config, { natsUrl }),
+    redis: ownsRedis(stack.config, { redisUrl }),
+  };
+  const sources = await writeConfigs({ stack, config, ports, credentials, own });
+  const plans = await planParts(sources).catch(explainMissingBundle);
+  signal.throwIfAborted();
+  const supervisor = await supervise({ roots: stack.paths.roots, plans, living, say });
+  const stop = async () => {
+    await supervisor.stop();
+    lock.close();
+  };
+  try {
+    const readiness = await waitUntilReady({
+      socket: config.gateway.socket,
+      metricsAddress: config.metrics.address,
+      logDirectory: config.roots.log,
+      states: supervisor.states,
+      signal,
+    });
+    await lock.announce(true);
+    return { config, readiness, supervisor, stop };
+  } catch (error) {
+    await supervisor.stop();
+    throw error;
+  }
+}
+
+/** Containers and engines pass through run and state by path, so these can be entered, not listed. */
+async function makeDirectories(stack: Stack): Promise<void> {
+  const { run, state, etc, log } = stack.paths.roots;
+  const modes = [
+    { path: etc, mode: 0o755 },
+    { path: run, mode: 0o711 },
+    { path: state, mode: 0o711 },
+    { path: log, mode: 0o750 },
+  ];
+  for (const { path, mode } of modes) {
+    await mkdir(path, { recursive: true, mode });
+    if (path !== etc) await chmod(path, mode);
+  }
+}
+
+async function alreadyUp(stack: Stack): Promise<Failure> {
+  const holder = await findUp(stack.paths.roots);
+  const who = holder === undefined ? 'another cribus' : `pid ${holder.identity.pid}`;
+  return new Failure(
+    'wrong_state',
+    `this stack is up already (${who} holds ${stack.paths.roots.run}/up.lock): stop it with ` +
+      '"cribus down" first',
+  );
+}
+
+function explainMissingBundle(error: unknown): never {
+  if (!isErrno(error, 'ENOENT')) throw error;
+  throw new Failure('wrong_state', 'a service is not built: run npm run setup first', {
+    cause: error,
+  });
+}

@@ -1,0 +1,116 @@
+// DIR/state/generated: everything that `up` writes for its parts, and the ports it keeps between
+// starts. A person can read all of it.
+
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Config, parseConfig } from '@cribus/chassis/config.ts';
+import { readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
+import type { Credentials } from './credentials.ts';
+import { natsConfig } from './nats-config.ts';
+import type { Stack } from './open-stack.ts';
+import type { PartStates } from './part-state.ts';
+import type { PartSources } from './parts.ts';
+import { isPortFree, type PortPlan, type Ports, parsePorts, planPorts } from './ports.ts';
+import { redisConfig } from './redis-config.ts';
+import { SERVICES } from './services.ts';
+import { configText } from './services-config.ts';
+
+export interface GeneratedPaths {
+  readonly ports: string;
+  readonly nats: string;
+  readonly redis: string;
+  readonly services: string;
+  readonly network: string;
+}
+
+export function generatedPaths(stack: Stack): GeneratedPaths {
+  const directory = stack.paths.generatedDirectory;
+  return {
+    ports: join(directory, 'ports.json'),
+    nats: join(directory, 'nats-server.conf'),
+    redis: join(directory, 'redis.conf'),
+    services: join(directory, 'services.toml'),
+    network: join(directory, 'network.json'),
+  };
+}
+
+/** The ports of the last start; undefined before the first. */
+export async function readPorts(stack: Stack): Promise<Ports | undefined> {
+  const text = await readFileIfExists(generatedPaths(stack).ports);
+  return text === undefined ? undefined : parsePorts(text.toString('utf8'));
+}
+
+/** Chooses the ports (the old ones where they can be had) and persists them. */
+export async function providePorts(stack: Stack, living: PartStates): Promise<PortPlan> {
+  const { config } = stack;
+  const previous = await readPorts(stack);
+  const ours = new Set<string>(Object.keys(living));
+  if (living['nats-server'] !== undefined) ours.add('nats');
+  if (living['cri-gateway'] !== undefined) ours.add('streaming');
+  const address = config.metrics.address;
+  const plan = await planPorts({
+    fixed: { ...config.metrics.ports, streaming: config.gateway.streaming_port },
+    previous,
+    ours,
+    seed: Number.parseInt(stack.tag, 16),
+    isFree: async (port) =>
+      (await isPortFree(port, '127.0.0.1')) &&
+      (address === '127.0.0.1' || (await isPortFree(port, address))),
+  });
+  await mkdir(stack.paths.generatedDirectory, { recursive: true, mode: 0o700 });
+  const text = `${JSON.stringify(plan.ports, undefined, 2)}\n`;
+  await writeFileAtomic(generatedPaths(stack).ports, text, { mode: 0o600 });
+  return plan;
+}
+
+/** Writes the configuration of every part; `credentials` only where the stack runs own servers. */
+export async function writeConfigs(options: {
+  readonly stack: Stack;
+  readonly config: Config;
+  readonly ports: Ports;
+  readonly credentials: Credentials;
+  readonly own: { readonly nats: boolean; readonly redis: boolean };
+}): Promise<PartSources> {
+  const { stack, config, ports, credentials, own } = options;
+  const paths = generatedPaths(stack);
+  const handlers = Object.fromEntries(
+    Object.entries(config.runtimes.handlers).map(([name, row]) => [name, row.family]),
+  );
+  const nats = natsConfig({
+    node: config.node.name,
+    port: ports.nats,
+    handlers,
+    publicKeys: credentials.publicKeys,
+  });
+  const redis = redisConfig({
+    socket: stack.paths.redisSocket,
+    directory: stack.paths.generatedDirectory,
+    passwords: credentials.redisPasswords,
+  });
+  const services = configText(config, [
+    'Written by "cribus up" at each start: changes here are lost. What a person sets is in',
+    stack.paths.configFile,
+  ]);
+  const files = [
+    { file: paths.nats, text: nats, wanted: own.nats },
+    { file: paths.redis, text: redis, wanted: own.redis },
+    { file: paths.services, text: services, wanted: true },
+  ].filter((entry) => entry.wanted);
+  await Promise.all(files.map(({ file, text }) => writeFileAtomic(file, text, { mode: 0o600 })));
+  return {
+    natsConfig: own.nats ? { file: paths.nats, text: nats } : undefined,
+    redisConfig: own.redis ? { file: paths.redis, text: redis } : undefined,
+    servicesConfig: { file: paths.services, text: services },
+    metricsPorts: Object.fromEntries(
+      SERVICES.map((name) => [name, config.metrics.ports[name] ?? 0]),
+    ),
+  };
+}
+
+/** What the last `up` gave its services, or before the first one what the person wrote. */
+export async function currentConfig(stack: Stack): Promise<Config> {
+  const file = generatedPaths(stack).services;
+  const text = await readFileIfExists(file);
+  if (text === undefined) return stack.config;
+  return parseConfig(text.toString('utf8'), { file, directory: stack.directory });
+}

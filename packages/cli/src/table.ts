@@ -1,0 +1,56 @@
+// Tables for people: columns by width, lines of at most 100 columns. Pure.
+
+export const COLUMNS_MAX = 100;
+const GAP = 3;
+const COLUMN_MIN = 8;
+
+/**
+ * Aligns rows below a head, without trailing blanks. Where the lines would be longer than 100
+ * columns the widest column is cut, again and again, and its cells end in an ellipsis.
+ */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
+  const all = [head, ...rows];
+  const widths = head.map((_, index) => Math.max(...all.map((row) => (row[index] ?? '').length)));
+  const total = () => widths.reduce((sum, width) => sum + width, 0) + GAP * (widths.length - 1);
+  while (total() > COLUMNS_MAX) {
+    const widest = widths.indexOf(Math.max(...widths));
+    const width = widths[widest] ?? 0;
+    if (width <= COLUMN_MIN) break;
+    widths[widest] = Math.max(COLUMN_MIN, width - (total() - COLUMNS_MAX), secondWidest(widths));
+    if (widths[widest] === width) widths[widest] = width - 1;
+  }
+  return all.map((row) =>
+    widths
+      .map((width, index) => cut(row[index] ?? '', width).padEnd(width))
+      .join(' '.repeat(GAP))
+      .trimEnd(),
+  );
+}
+
+function secondWidest(widths: readonly number[]): number {
+  return [...widths].sort((a, b) => b - a)[1] ?? 0;
+}
+
+function cut(text: string, width: number): string {
+  return text.length <= width ? text : `${text.slice(0, width - 1)}…`;
+}
+
+/** A span of time in its largest unit, as in `3m`. */
+export function age(seconds: number): string {
+  if (seconds < 60) return `${seconds}s`;
+  if (seconds < 3_600) return `${Math.floor(seconds / 60)}m`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3_600)}h`;
+  return `${Math.floor(seconds / 86_400)}d`;
+}
+
+/** Bytes in units of 1000, as crictl prints sizes. */
+export function size(bytes: bigint): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  let value = Number(bytes);
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${unit === 0 ? value : Number(value.toPrecision(3))}${units[unit]}`;
+}
