@@ -4,132 +4,232 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import { type Roots, rootsBelow, SYSTEM_ROOTS } from '@cribus/contracts/paths.ts';
 import { parse as parseToml, TomlError } from 'smol-toml';
 import * as v from 'valibot';
+import { describeIssue } from './config-errors.ts';
+
+/** A key's schema with the sentence that `cribus config --reference` prints above it. */
+function key<const S extends v.GenericSchema>(schema: S, about: string) {
+  return v.pipe(schema, v.description(about));
+}
+
+function oneOf<const T extends readonly [string, ...string[]]>(...values: T) {
+  return v.picklist(values, `must be one of ${values.join(', ')}`);
+}
+
+function within(min: number, max: number) {
+  const message = `must be ${min} to ${max}`;
+  return v.pipe(v.number(), v.minValue(min, message), v.maxValue(max, message));
+}
+
+function wholeWithin(min: number, max: number) {
+  return v.pipe(within(min, max), v.integer('must be a whole number'));
+}
+
+function urlOf(...schemes: readonly string[]) {
+  const starts = schemes.map((scheme) => `${scheme}://`);
+  return v.pipe(
+    v.string(),
+    v.check(
+      (text) => text === '' || starts.some((start) => text.startsWith(start)),
+      `must be empty or begin with ${starts.join(' or ')}`,
+    ),
+  );
+}
 
 const absolutePath = v.pipe(v.string(), v.regex(/^\//, 'must be an absolute path'));
-const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535));
+const port = wholeWithin(0, 65_535);
 const name = v.pipe(
   v.string(),
   v.regex(/^[A-Za-z0-9._-]{1,63}$/, 'must be 1 to 63 of A-Z a-z 0-9 . _ -'),
 );
+const texts = v.array(v.string());
 
 export const RuntimeHandlerSchema = v.strictObject({
-  /** Which driver: `runc` for runc and crun, `gvisor` for runsc. */
-  family: v.picklist(['runc', 'gvisor']),
-  /** The engine: absolute, or a name on PATH. */
-  engine: v.string(),
-  /** gVisor's --platform, as systrap, ptrace or kvm; empty: found by trial. */
-  platform: v.optional(v.string(), ''),
-  /** gVisor's --network: auto tries sandbox (netstack), then host in the pod's own network namespace. */
-  network: v.optional(v.picklist(['auto', 'sandbox', 'host']), 'auto'),
-  /** Further options in front of every command of the engine. */
-  extra_args: v.optional(v.array(v.string()), []),
-  /** Pod annotations handed to the engine, exact or with a final `*`; none by default. */
-  pod_annotations: v.optional(v.array(v.string()), []),
-  container_annotations: v.optional(v.array(v.string()), []),
+  family: key(oneOf('runc', 'gvisor'), 'Which driver: runc for runc and crun, gvisor for runsc.'),
+  engine: key(v.string(), 'The engine: an absolute path, or a name on PATH.'),
+  platform: v.optional(
+    key(v.string(), "gVisor's --platform, as systrap, ptrace or kvm. Empty: found by trial."),
+    '',
+  ),
+  network: v.optional(
+    key(
+      oneOf('auto', 'sandbox', 'host'),
+      "gVisor's --network: auto tries sandbox (netstack), then host in the pod's own network namespace.",
+    ),
+    'auto',
+  ),
+  extra_args: v.optional(
+    key(texts, 'Further options in front of every command of the engine.'),
+    [],
+  ),
+  pod_annotations: v.optional(
+    key(texts, 'Pod annotations handed to the engine, exact or with a final *; none by default.'),
+    [],
+  ),
+  container_annotations: v.optional(key(texts, 'The same for annotations of containers.'), []),
 });
 
 export const ConfigSchema = v.strictObject({
-  node: v.optional(v.strictObject({ name: v.optional(name, 'node') }), {}),
+  node: v.optional(
+    v.strictObject({
+      name: v.optional(key(name, 'Names the node in the subjects of the bus.'), 'node'),
+    }),
+    {},
+  ),
   paths: v.optional(
     v.strictObject({
-      run: v.optional(absolutePath),
-      state: v.optional(absolutePath),
-      etc: v.optional(absolutePath),
-      log: v.optional(absolutePath),
+      run: v.optional(key(absolutePath, 'Sockets, namespace pins, mounts: gone after a reboot.')),
+      state: v.optional(key(absolutePath, 'Records, layers, exit files: kept.')),
+      etc: v.optional(key(absolutePath, 'Configuration that a person writes.')),
+      log: v.optional(key(absolutePath, 'JSON logs of the services.')),
     }),
     {},
   ),
   nats: v.optional(
     v.strictObject({
-      /** `nats://host:port`, with user:password@ where the server wants them. Empty: `cribus up` starts its own. */
-      url: v.optional(v.string(), ''),
-      /** Directory with one `<service>.nk` nkey seed each; empty: none are used. */
-      credentials_dir: v.optional(v.string(), ''),
+      url: v.optional(
+        key(
+          urlOf('nats', 'tls'),
+          'nats://host:port, with user:password@ where the server wants them. Empty: `cribus up` starts its own.',
+        ),
+        '',
+      ),
+      credentials_dir: v.optional(
+        key(v.string(), 'Directory with one <service>.nk nkey seed each. Empty: none are used.'),
+        '',
+      ),
     }),
     {},
   ),
   redis: v.optional(
     v.strictObject({
-      /** `redis://…`, or `unix:///path`. Empty: `cribus up` starts its own. */
-      url: v.optional(v.string(), ''),
-      /** Directory with one `<service>.redis` password each (the user has the service's name). */
-      credentials_dir: v.optional(v.string(), ''),
+      url: v.optional(
+        key(
+          urlOf('redis', 'rediss', 'unix'),
+          'redis://host:port, or unix:///path. Empty: `cribus up` starts its own.',
+        ),
+        '',
+      ),
+      credentials_dir: v.optional(
+        key(
+          v.string(),
+          "Directory with one <service>.redis password each; the user has the service's name.",
+        ),
+        '',
+      ),
     }),
     {},
   ),
   gateway: v.optional(
     v.strictObject({
-      /** The CRI endpoint; default `<run>/cribus.sock`. */
-      socket: v.optional(absolutePath),
-      /** Where exec, attach and port-forward streams are served. */
-      streaming_address: v.optional(v.string(), '127.0.0.1'),
-      streaming_port: v.optional(port, 0),
+      socket: v.optional(key(absolutePath, 'The CRI endpoint; cribus.sock in paths.run.')),
+      streaming_address: v.optional(
+        key(v.string(), 'Where exec, attach and port-forward streams are served.'),
+        '127.0.0.1',
+      ),
+      streaming_port: v.optional(key(port, '0: any free port.'), 0),
     }),
     {},
   ),
   cni: v.optional(
     v.strictObject({
-      conf_dir: v.optional(absolutePath),
-      bin_dirs: v.optional(v.array(absolutePath), ['/opt/cni/bin', '/usr/lib/cni']),
-      /** Used while conf_dir holds no configuration; set by `cribus up`, never under systemd. */
-      fallback_conf_dir: v.optional(v.string(), ''),
-      add_timeout_s: v.optional(v.pipe(v.number(), v.minValue(1), v.maxValue(600)), 120),
+      conf_dir: v.optional(key(absolutePath, 'Network configurations (*.conflist, *.conf).')),
+      bin_dirs: v.optional(key(v.array(absolutePath), 'Where plugins are looked for, in order.'), [
+        '/opt/cni/bin',
+        '/usr/lib/cni',
+      ]),
+      fallback_conf_dir: v.optional(
+        key(
+          v.string(),
+          'Used while conf_dir holds no configuration; set by `cribus up`, never under systemd.',
+        ),
+        '',
+      ),
+      add_timeout_s: v.optional(key(within(1, 600), 'For the whole ADD of a pod; seconds.'), 120),
     }),
     {},
   ),
   images: v.optional(
     v.strictObject({
-      /** containerd's layout: certs.d/<host>/hosts.toml. */
-      certs_dir: v.optional(absolutePath),
+      certs_dir: v.optional(
+        key(absolutePath, "Registries, in containerd's layout: <host>/hosts.toml."),
+      ),
       max_parallel_downloads: v.optional(
-        v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(32)),
+        key(wholeWithin(1, 32), 'Layers downloaded at once, over all pulls.'),
         6,
       ),
       max_parallel_unpacks: v.optional(
-        v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(16)),
+        key(wholeWithin(1, 16), 'Layers unpacked at once, over all pulls.'),
         2,
       ),
-      /** A pull fails when no byte arrives for so long. */
-      progress_timeout_s: v.optional(v.pipe(v.number(), v.minValue(1), v.maxValue(3600)), 60),
-      /** Kept from the kubelet's garbage collection; exact references or with a final `*`. */
-      pinned: v.optional(v.array(v.string()), []),
+      progress_timeout_s: v.optional(
+        key(within(1, 3600), 'A pull fails when no byte arrives for so long; seconds.'),
+        60,
+      ),
+      pinned: v.optional(
+        key(texts, "Kept from the kubelet's garbage collection; exact or with a final *."),
+        [],
+      ),
     }),
     {},
   ),
   runtimes: v.optional(
     v.strictObject({
-      default: v.optional(name, 'runc'),
-      handlers: v.optional(v.record(name, RuntimeHandlerSchema), {
-        runc: { family: 'runc', engine: 'runc' },
-        crun: { family: 'runc', engine: 'crun' },
-        gvisor: { family: 'gvisor', engine: 'runsc' },
-      }),
+      default: v.optional(key(name, 'The handler of a pod that names none.'), 'runc'),
+      handlers: v.optional(
+        key(
+          v.record(name, RuntimeHandlerSchema),
+          'One table for each handler that a RuntimeClass may name; these replace the default ones.',
+        ),
+        {
+          runc: { family: 'runc', engine: 'runc' },
+          crun: { family: 'runc', engine: 'crun' },
+          gvisor: { family: 'gvisor', engine: 'runsc' },
+        },
+      ),
     }),
     {},
   ),
   cgroups: v.optional(
     v.strictObject({
-      driver: v.optional(v.picklist(['cgroupfs', 'systemd']), 'cgroupfs'),
-      /** Where containers without a cgroup parent go, and monitors. */
-      root: v.optional(v.string(), '/cribus'),
+      driver: v.optional(
+        key(oneOf('cgroupfs', 'systemd'), "Must be the kubelet's too."),
+        'cgroupfs',
+      ),
+      root: v.optional(
+        key(v.string(), 'Where monitors go, and containers without a cgroup parent.'),
+        '/cribus',
+      ),
     }),
     {},
   ),
   metrics: v.optional(
     v.strictObject({
-      address: v.optional(v.string(), '127.0.0.1'),
-      /** Per service; 0 or absent: any free port, printed in the log. */
-      ports: v.optional(v.record(name, port), {}),
+      address: v.optional(
+        key(v.string(), 'Where /metrics, /healthz and /readyz are served.'),
+        '127.0.0.1',
+      ),
+      ports: v.optional(
+        key(v.record(name, port), 'By service; 0 or absent: any free port, said in the log.'),
+        {},
+      ),
     }),
     {},
   ),
   log: v.optional(
     v.strictObject({
-      level: v.optional(v.picklist(['trace', 'debug', 'info', 'warn', 'error']), 'info'),
+      level: v.optional(
+        key(oneOf('trace', 'debug', 'info', 'warn', 'error'), 'The least level that is written.'),
+        'info',
+      ),
     }),
     {},
   ),
-  monitor: v.optional(v.strictObject({ conmon: v.optional(v.string(), 'conmon') }), {}),
+  monitor: v.optional(
+    v.strictObject({
+      conmon: v.optional(key(v.string(), 'conmon: an absolute path, or a name on PATH.'), 'conmon'),
+    }),
+    {},
+  ),
 });
 
 type Parsed = v.InferOutput<typeof ConfigSchema>;
@@ -164,15 +264,18 @@ export function parseConfig(
   }
   const result = v.safeParse(ConfigSchema, raw);
   if (!result.success) {
-    const lines = result.issues.map((issue) => describeIssue(issue as v.BaseIssue<unknown>));
+    const lines = result.issues.map((issue) => describeIssue(ConfigSchema, issue));
     throw new Failure('invalid_argument', `${options.file}: ${lines.join('; ')}`);
   }
+  const handlers = Object.keys(result.output.runtimes.handlers);
+  if (!handlers.includes(result.output.runtimes.default)) {
+    const value = JSON.stringify(result.output.runtimes.default);
+    throw new Failure(
+      'invalid_argument',
+      `${options.file}: runtimes.default = ${value}: must be one of the handlers ${handlers.join(', ') || '(there are none)'}`,
+    );
+  }
   return complete(result.output, options.directory);
-}
-
-function describeIssue(issue: v.BaseIssue<unknown>): string {
-  const key = v.getDotPath(issue) ?? '(top level)';
-  return `${key} = ${issue.received}: ${issue.expected === null ? issue.message : `expected ${issue.expected} (${issue.message})`}`;
 }
 
 function complete(parsed: Parsed, directory: string | undefined): Config {
@@ -184,7 +287,7 @@ function complete(parsed: Parsed, directory: string | undefined): Config {
     etc: paths.etc ?? base.etc,
     log: paths.log ?? base.log,
   };
-  return Object.freeze({
+  return deepFreeze({
     ...rest,
     roots,
     gateway: { ...parsed.gateway, socket: parsed.gateway.socket ?? `${roots.run}/cribus.sock` },
@@ -196,4 +299,11 @@ function complete(parsed: Parsed, directory: string | undefined): Config {
     },
     images: { ...parsed.images, certs_dir: parsed.images.certs_dir ?? `${roots.etc}/certs.d` },
   });
+}
+
+function deepFreeze<T extends object>(value: T): T {
+  for (const inner of Object.values(value)) {
+    if (typeof inner === 'object' && inner !== null) deepFreeze(inner);
+  }
+  return Object.freeze(value);
 }
