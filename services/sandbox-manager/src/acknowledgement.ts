@@ -2,15 +2,18 @@
 // also after our restart.
 
 import type { SandboxDeps } from './sandbox-deps.ts';
+import { updateSandbox } from './sandbox-update.ts';
 
 /** Notes it in the record; a failure to write is only logged, as a lesser memory is all it costs. */
 export function acknowledgeCreation(deps: SandboxDeps, operationId: string): void {
   const found = deps.store.all().find((record) => record.operation?.operationId === operationId);
   if (found === undefined) return;
-  const noted = deps.locks.run(found.id, async () => {
-    const record = deps.store.get(found.id);
-    if (record?.operation === undefined || record.operation.acknowledged) return;
-    await deps.store.put({ ...record, operation: { ...record.operation, acknowledged: true } });
+  const noted = updateSandbox(deps, {
+    id: found.id,
+    change: ({ operation }) =>
+      operation === undefined || operation.acknowledged
+        ? undefined
+        : { operation: { ...operation, acknowledged: true } },
   });
   noted.catch((error: unknown) => {
     deps.service.log.warn({ pod_sandbox_id: found.id, error }, 'an acknowledgement is not kept');

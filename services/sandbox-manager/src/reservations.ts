@@ -2,11 +2,7 @@
 // call or gets its answer, another request is refused (architecture: a retried call joins).
 
 import { Failure } from '@cribus/contracts/failure.ts';
-import {
-  type ObjectReport,
-  SandboxPhase,
-  type SandboxRecord,
-} from '@cribus/contracts/gen/node/v1/records.ts';
+import { SandboxPhase, type SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { MEMORY_OF_THE_PAST_MS } from '@cribus/contracts/subjects.ts';
 import { sandboxKey } from './sandbox-plan.ts';
 
@@ -15,8 +11,6 @@ export interface CreationRequest {
   readonly operationId: string;
   readonly requestHash: string;
   readonly signal: AbortSignal;
-  /** Gets what the joined call changed. */
-  readonly changed: ObjectReport[];
 }
 
 export interface Reservations {
@@ -36,7 +30,6 @@ export interface Reservations {
 interface Creation {
   readonly requestHash: string;
   readonly record: Promise<SandboxRecord>;
-  readonly changed: ObjectReport[];
 }
 
 export function createReservations(options: {
@@ -58,16 +51,14 @@ export function createReservations(options: {
         if (running.requestHash !== request.requestHash) {
           throw new Failure('conflict', `another request is creating the sandbox ${key}`);
         }
-        const record = await orAborted(running.record, request.signal);
-        request.changed.push(...running.changed);
-        return { record, created: false };
+        return { record: await orAborted(running.record, request.signal), created: false };
       }
       const existing = options.records().find((record) => keyOf(record) === key);
       if (existing !== undefined) {
         return { record: judge(existing, request, options.nowNs()), created: false };
       }
       const record = create();
-      creations.set(key, { requestHash: request.requestHash, record, changed: request.changed });
+      creations.set(key, { requestHash: request.requestHash, record });
       try {
         return { record: await record, created: true };
       } finally {

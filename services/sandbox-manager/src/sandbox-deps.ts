@@ -17,6 +17,8 @@ export interface SandboxDeps {
   readonly store: RecordStore<SandboxRecord>;
   /** By sandbox id: one verb at a time changes a sandbox. */
   readonly locks: KeyedLock;
+  /** By sandbox id, held only while its record is written. */
+  readonly updates: KeyedLock;
   readonly reservations: Reservations;
   readonly network: NetworkSource;
   readonly attachment: AttachmentDeps;

@@ -16,6 +16,7 @@ import { capabilityArgs, hostPorts } from './network/capabilities.ts';
 import { mountShm, podPaths, writePodFiles } from './pod-files.ts';
 import { askWorker, type Caller, type SandboxDeps } from './sandbox-deps.ts';
 import type { SandboxPlan } from './sandbox-plan.ts';
+import { updateSandbox } from './sandbox-update.ts';
 import { sysctlFile } from './sysctls.ts';
 import { detachNetwork, removeCgroup, removePins, removePodDirectory } from './tear-down.ts';
 
@@ -212,13 +213,18 @@ async function startAndFinish(
     });
   }
   const finishedAtNs = deps.service.clock.nowNs();
-  const ready = SandboxRecord.fromPartial({
-    ...record,
-    process,
-    phase: SandboxPhase.READY,
-    operation: { ...record.operation, finishedAtNs },
+  const ready = await updateSandbox(deps, {
+    id: record.id,
+    changed: caller.changed,
+    change: ({ operation }) => ({
+      network: record.network,
+      process,
+      phase: SandboxPhase.READY,
+      operation: operation === undefined ? undefined : { ...operation, finishedAtNs },
+    }),
   });
-  return deps.store.put(ready, { changed: caller.changed });
+  if (ready === undefined) throw new Error(`the record of sandbox ${record.id} went while locked`);
+  return ready;
 }
 
 /** The last undo: drops the record, or keeps it where something could not be undone. */
@@ -236,7 +242,8 @@ async function forget(
     return;
   }
   const reason = `set-up failed (${message(end.failure)}) and was not undone: ${end.undone.join('; ')}`;
-  await deps.store.put({ ...record, phase: SandboxPhase.NOTREADY, reason }, { changed });
+  const change = () => ({ phase: SandboxPhase.NOTREADY, reason });
+  await updateSandbox(deps, { id: end.id, changed, change });
 }
 
 /** Waits for all of them, so that nothing still runs when an undo begins; then the first failure. */

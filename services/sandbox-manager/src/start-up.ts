@@ -15,8 +15,9 @@ import { isNamespacePin } from '@cribus/host/namespaces.ts';
 import { bootId, isAlive } from '@cribus/host/processes.ts';
 import { networkIntent } from './network/attachment.ts';
 import { backgroundCaller, type SandboxDeps } from './sandbox-deps.ts';
+import { updateSandbox } from './sandbox-update.ts';
 import { SANDBOX_FORMAT } from './set-up.ts';
-import { detachNetwork } from './tear-down.ts';
+import { detached, detachNetwork } from './tear-down.ts';
 
 /** What a record's sandbox needs at start. */
 export type Repair =
@@ -61,10 +62,7 @@ export function planRepair(record: SandboxRecord, host: FoundHost): Repair {
   }
 }
 
-/**
- * Brings every loaded record to a state that can be served, and begins in the background what takes
- * longer. Answers the ids that `resume` is to finish.
- */
+/** Brings every loaded record to a state that can be served; the resumption does the rest. */
 export async function repairSandboxes(
   deps: SandboxDeps,
   options: { readonly rebooted: boolean },
@@ -76,10 +74,13 @@ export async function repairSandboxes(
     const fields = { pod_sandbox_id: record.id, repair: repair.kind, phase: record.phase };
     deps.service.log.info(fields, 'a sandbox is not as its record says, or not finished');
     if (repair.kind === 'mark') {
-      await deps.store.put({ ...record, phase: SandboxPhase.NOTREADY, reason: repair.reason });
+      const { reason } = repair;
+      const change = () => ({ phase: SandboxPhase.NOTREADY, reason });
+      await updateSandbox(deps, { id: record.id, change });
     } else if (repair.kind === 'remove' && record.phase !== SandboxPhase.REMOVING) {
       const reason = 'the sandbox manager ended while it was made';
-      await deps.store.put({ ...record, phase: SandboxPhase.REMOVING, reason });
+      const change = () => ({ phase: SandboxPhase.REMOVING, reason });
+      await updateSandbox(deps, { id: record.id, change });
     }
   }
 }
@@ -96,7 +97,7 @@ export async function freeAddresses(deps: SandboxDeps): Promise<void> {
       const caller = backgroundCaller(deps.service, { requestId: `start-up.${id}`, signal });
       try {
         await detachNetwork(deps, caller, record);
-        await deps.store.put({ ...record, network: { ...record.network, addBegun: false } });
+        await updateSandbox(deps, { id, change: detached });
       } catch (error) {
         // StopPodSandbox will try again.
         caller.log.warn({ pod_sandbox_id: id, error }, 'the address of a lost sandbox is not free');
@@ -105,13 +106,17 @@ export async function freeAddresses(deps: SandboxDeps): Promise<void> {
   }
 }
 
-/** True when the node was restarted since this was asked last; remembers the boot in `directory`. */
-export async function noteBoot(directory: string): Promise<boolean> {
+/** True when the node was restarted since `rememberBoot`. */
+export async function wasRebooted(directory: string): Promise<boolean> {
+  const before = (await readFileIfExists(join(directory, 'boot-id')))?.toString('utf8').trim();
+  return before !== undefined && before !== bootId();
+}
+
+/** To be called when everything of an earlier boot is marked. */
+export async function rememberBoot(directory: string): Promise<void> {
   const file = join(directory, 'boot-id');
   const before = (await readFileIfExists(file))?.toString('utf8').trim();
-  const now = bootId();
-  if (before !== now) await writeFileAtomic(file, now, { durable: true });
-  return before !== undefined && before !== now;
+  if (before !== bootId()) await writeFileAtomic(file, bootId(), { durable: true });
 }
 
 /** Removes pins, mounts and directories that belong to no record. `kept`: ids to leave alone. */
@@ -138,11 +143,11 @@ export async function releaseCorrupt(deps: SandboxDeps, id: string): Promise<voi
     requestId: `start-up.${id}`,
     signal: service.stopping,
   });
+  const remove = (handler: string) =>
+    caller.ask('remove-sandbox', { podSandboxId: id }, { owner: runtimeOwner(handler) });
   try {
-    for (const handler of Object.keys(service.config.runtimes.handlers)) {
-      const owner = runtimeOwner(handler);
-      await caller.ask('remove-sandbox', { podSandboxId: id }, { owner });
-    }
+    // A handler whose worker does not run here has no containers of it either.
+    await Promise.allSettled(Object.keys(service.config.runtimes.handlers).map(remove));
     const network = networkIntent(deps.network.current().list);
     const record = { format: SANDBOX_FORMAT, id, config: {}, network };
     await detachNetwork(deps, caller, SandboxRecord.fromPartial(record));

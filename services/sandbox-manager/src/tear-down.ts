@@ -1,16 +1,17 @@
 // Taking a sandbox apart. Each piece is idempotent: it may be there, half there, or gone.
 
-import { readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { rmdirSync, rmSync } from 'node:fs';
 import { SandboxPhase, type SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { removeTree } from '@cribus/host/files.ts';
-import { unmountTree } from '@cribus/host/mounts.ts';
+import { unmount, unmountTree } from '@cribus/host/mounts.ts';
+import { removeNamespacePin } from '@cribus/host/namespaces.ts';
 import { detach } from './network/attachment.ts';
 import { capabilityArgs } from './network/capabilities.ts';
 import { podCgroup } from './pod-cgroup.ts';
 import { podPaths } from './pod-files.ts';
 import { askWorker, type Caller, type SandboxDeps } from './sandbox-deps.ts';
+import { updateSandbox } from './sandbox-update.ts';
 
 /** The reason of a sandbox whose stop is complete: nothing of it is left to release. */
 export const STOPPED = 'stopped';
@@ -39,32 +40,36 @@ export async function removePins(
   deps: SandboxDeps,
   record: { readonly id: string },
 ): Promise<void> {
-  const { pins } = podPaths(deps.service.config.roots, record.id);
-  unmountTree(pins);
-  await removeTree(pins);
+  const paths = podPaths(deps.service.config.roots, record.id);
+  for (const pin of [paths.net, paths.ipc, paths.uts]) removeNamespacePin(pin);
+  unmount(paths.shm);
+  if (removedEmpty(paths.shm) && removedEmpty(paths.pins)) return;
+  // Something of somebody else's is there; looking for it reads every mount of the host.
+  unmountTree(paths.pins);
+  await removeTree(paths.pins);
 }
 
-/** Everything but the record's own file, which goes last; then the directory if it is empty. */
+/** Everything but the record's own file, which goes last; then the directory with it. */
 export async function removePodDirectory(
   deps: SandboxDeps,
   record: { readonly id: string },
 ): Promise<void> {
-  const { directory } = podPaths(deps.service.config.roots, record.id);
-  if (deps.store.get(record.id) === undefined) {
-    await removeTree(directory);
-    return;
-  }
-  for (const name of await namesIn(directory)) {
-    if (!name.startsWith('record.pb')) await rm(join(directory, name), { recursive: true });
-  }
+  const paths = podPaths(deps.service.config.roots, record.id);
+  rmSync(paths.resolvConf, { force: true });
+  rmSync(paths.hostname, { force: true });
+  if (deps.store.get(record.id) !== undefined || removedEmpty(paths.directory)) return;
+  await removeTree(paths.directory);
 }
 
-async function namesIn(directory: string): Promise<string[]> {
+/** True when there is no such directory any more; false when it holds something. */
+function removedEmpty(directory: string): boolean {
   try {
-    return await readdir(directory);
+    rmdirSync(directory);
+    return true;
   } catch (error) {
-    if (!isErrno(error, 'ENOENT')) throw error;
-    return [];
+    if (isErrno(error, 'ENOENT')) return true;
+    if (isErrno(error, 'ENOTEMPTY', 'EBUSY')) return false;
+    throw error;
   }
 }
 
@@ -82,11 +87,12 @@ export async function removeCgroup(
   const heir = deps.store
     .all()
     .find((other) => other.id !== record.id && cgroupOf(deps, other) === cgroup);
-  if (heir !== undefined) {
-    await deps.store.put({ ...heir, cgroupCreated: true }, { changed: caller.changed });
+  if (heir === undefined) {
+    deps.cgroups.remove(cgroup);
     return;
   }
-  deps.cgroups.remove(cgroup);
+  const change = () => ({ cgroupCreated: true });
+  await updateSandbox(deps, { id: heir.id, change, changed: caller.changed });
 }
 
 function cgroupOf(deps: SandboxDeps, record: SandboxRecord): string | undefined {
@@ -96,37 +102,49 @@ function cgroupOf(deps: SandboxDeps, record: SandboxRecord): string | undefined 
 
 /**
  * Stops a sandbox: its worker kills the containers while the network is detached, then the
- * namespaces go. Answers the NOTREADY record (or the REMOVING one, which keeps its phase). Raises
+ * namespaces go. Leaves it NOTREADY, or REMOVING where that is what the stop is for. Raises
  * unavailable when the worker is down; what was released stays released, and a retry goes on.
  * The caller holds the sandbox's lock.
  */
 export async function stopSandbox(
   deps: SandboxDeps,
   caller: Caller,
-  options: { readonly record: SandboxRecord; readonly phase: 'stopping' | 'removing' },
-): Promise<SandboxRecord> {
+  options: { readonly id: string; readonly phase: 'stopping' | 'removing' },
+): Promise<void> {
+  const { id } = options;
   const { changed } = caller;
   const removing = options.phase === 'removing';
-  const during = removing ? SandboxPhase.REMOVING : SandboxPhase.STOPPING;
-  const begun = options.record.phase === during;
-  const reason = removing ? 'being removed' : 'being stopped';
-  let record = begun
-    ? options.record
-    : await deps.store.put({ ...options.record, phase: during, reason }, { changed });
-  const request = { podSandboxId: record.id };
+  const begin = removing
+    ? { phase: SandboxPhase.REMOVING, reason: 'being removed' }
+    : { phase: SandboxPhase.STOPPING, reason: 'being stopped' };
+  const record = await updateSandbox(deps, {
+    id,
+    changed,
+    change: ({ phase }) => (phase === begin.phase ? undefined : begin),
+  });
+  if (record === undefined) return;
   const [worker, network] = await Promise.allSettled([
-    askWorker(caller, 'stop-sandbox', { record, request }),
+    askWorker(caller, 'stop-sandbox', { record, request: { podSandboxId: id } }),
     detachNetwork(deps, caller, record),
   ]);
-  if (network.status === 'fulfilled' && record.network?.addBegun) {
-    record = { ...record, network: { ...record.network, addBegun: false } };
-    if (worker.status === 'rejected') record = await deps.store.put(record, { changed });
-  }
+  const done = worker.status === 'fulfilled' && network.status === 'fulfilled';
+  if (done) await removePins(deps, record);
+  await updateSandbox(deps, {
+    id,
+    changed,
+    change: (current) => ({
+      ...(network.status === 'fulfilled' ? detached(current) : {}),
+      ...(done ? { phase: removing ? begin.phase : SandboxPhase.NOTREADY, reason: STOPPED } : {}),
+    }),
+  });
   if (worker.status === 'rejected') throw worker.reason;
   if (network.status === 'rejected') throw network.reason;
-  await removePins(deps, record);
-  const phase = removing ? SandboxPhase.REMOVING : SandboxPhase.NOTREADY;
-  return deps.store.put({ ...record, phase, reason: STOPPED }, { changed });
+}
+
+/** A DEL is not owed any more; the addresses stay for a person to see. */
+export function detached(record: SandboxRecord): Pick<SandboxRecord, 'network'> {
+  const { network } = record;
+  return { network: network === undefined ? undefined : { ...network, addBegun: false } };
 }
 
 /** True when a stop has nothing left to do. */
@@ -139,20 +157,20 @@ export function isStopped(record: SandboxRecord): boolean {
  * Removes a sandbox and everything of it, stopping it first where that is still to do. The caller
  * holds the sandbox's lock. Raises as stopSandbox does.
  */
-export async function removeSandbox(
-  deps: SandboxDeps,
-  caller: Caller,
-  record: SandboxRecord,
-): Promise<void> {
+export async function removeSandbox(deps: SandboxDeps, caller: Caller, id: string): Promise<void> {
   const { changed } = caller;
-  const stopped = isStopped(record)
-    ? await deps.store.put({ ...record, phase: SandboxPhase.REMOVING }, { changed })
-    : await stopSandbox(deps, caller, { record, phase: 'removing' });
-  const request = { podSandboxId: record.id };
-  await askWorker(caller, 'remove-sandbox', { record: stopped, request });
-  await removeCgroup(deps, caller, stopped);
-  await removePins(deps, stopped);
-  await removePodDirectory(deps, stopped);
-  await deps.store.remove(record.id, { changed });
-  await removePodDirectory(deps, stopped);
+  const found = deps.store.get(id);
+  if (found === undefined) return;
+  if (isStopped(found)) {
+    await updateSandbox(deps, { id, changed, change: () => ({ phase: SandboxPhase.REMOVING }) });
+  } else {
+    await stopSandbox(deps, caller, { id, phase: 'removing' });
+  }
+  await askWorker(caller, 'remove-sandbox', { record: found, request: { podSandboxId: id } });
+  // Read again: meanwhile it may have inherited its cgroup.
+  await removeCgroup(deps, caller, deps.store.get(id) ?? found);
+  await removePins(deps, found);
+  await removePodDirectory(deps, found);
+  await deps.store.remove(id, { changed });
+  await removePodDirectory(deps, found);
 }

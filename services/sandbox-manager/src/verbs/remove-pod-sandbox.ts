@@ -17,8 +17,7 @@ export function removePodSandbox(deps: SandboxDeps): VerbHandler<'remove-pod-san
 export async function removeById(deps: SandboxDeps, caller: Caller, id: string): Promise<void> {
   const removed = deps.locks.run(id, async () => {
     caller.signal.throwIfAborted();
-    const record = deps.store.get(id);
-    if (record !== undefined) await removeSandbox(deps, caller, record);
+    await removeSandbox(deps, caller, id);
   });
   await orAborted(removed, caller.signal);
 }

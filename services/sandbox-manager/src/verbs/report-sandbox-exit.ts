@@ -4,6 +4,7 @@
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { SandboxPhase } from '@cribus/contracts/gen/node/v1/records.ts';
 import type { SandboxDeps } from '../sandbox-deps.ts';
+import { updateSandbox } from '../sandbox-update.ts';
 
 /** Creations under way, at most: as many as calls that the bus lets in. */
 const EARLY_EXITS_MAX = 4096;
@@ -16,12 +17,14 @@ export function reportSandboxExit(deps: SandboxDeps): VerbHandler<'report-sandbo
       deps.earlyExits.set(podSandboxId, reason);
     }
     // Not under the sandbox's lock: a worker may tell us while we wait for it to stop the sandbox.
-    if (record?.phase === SandboxPhase.READY) {
-      await deps.store.put(
-        { ...record, phase: SandboxPhase.NOTREADY, reason: reason === '' ? 'exited' : reason },
-        { changed: context.changed },
-      );
-    }
+    await updateSandbox(deps, {
+      id: podSandboxId,
+      changed: context.changed,
+      change: ({ phase }) =>
+        phase === SandboxPhase.READY
+          ? { phase: SandboxPhase.NOTREADY, reason: reason === '' ? 'its process ended' : reason }
+          : undefined,
+    });
     return {};
   };
 }

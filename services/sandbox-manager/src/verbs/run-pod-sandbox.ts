@@ -3,8 +3,7 @@
 
 import { randomBytes } from 'node:crypto';
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
-import { ObjectReport } from '@cribus/contracts/gen/node/v1/records.ts';
-import { SANDBOX_MANAGER } from '@cribus/contracts/subjects.ts';
+import { addChanged } from '@cribus/chassis/records.ts';
 import type { SandboxDeps } from '../sandbox-deps.ts';
 import { planSandbox } from '../sandbox-plan.ts';
 import { setUpSandbox } from '../set-up.ts';
@@ -21,7 +20,7 @@ export function runPodSandbox(deps: SandboxDeps): VerbHandler<'run-pod-sandbox'>
   return async (request, context) => {
     const plan = planSandbox(request, facts);
     const { operationId, requestHash, signal, changed } = context;
-    const claim = { key: plan.key, operationId, requestHash, signal, changed };
+    const claim = { key: plan.key, operationId, requestHash, signal };
     const { record, created } = await deps.reservations.claim(claim, () => {
       const id = randomBytes(ID_BYTES).toString('hex');
       const operation = { operationId, requestHash };
@@ -30,9 +29,8 @@ export function runPodSandbox(deps: SandboxDeps): VerbHandler<'run-pod-sandbox'>
         .finally(() => deps.earlyExits.delete(id));
     });
     if (!created) {
-      const object = { $case: 'sandbox' as const, value: record };
-      const { version, id } = record;
-      changed.push(ObjectReport.fromPartial({ owner: SANDBOX_MANAGER, version, id, object }));
+      const report = deps.store.reports().find(({ id }) => id === record.id);
+      if (report !== undefined) addChanged(changed, report);
     }
     return { podSandboxId: record.id };
   };

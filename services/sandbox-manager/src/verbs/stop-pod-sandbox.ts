@@ -2,6 +2,7 @@
 // stopped or absent is success (CRI).
 
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
+import { SandboxPhase } from '@cribus/contracts/gen/node/v1/records.ts';
 import { orAborted } from '../reservations.ts';
 import type { Caller, SandboxDeps } from '../sandbox-deps.ts';
 import { isStopped, stopSandbox } from '../tear-down.ts';
@@ -19,7 +20,8 @@ export async function stopById(deps: SandboxDeps, caller: Caller, id: string): P
     caller.signal.throwIfAborted();
     const record = deps.store.get(id);
     if (record === undefined || isStopped(record)) return;
-    await stopSandbox(deps, caller, { record, phase: 'stopping' });
+    const removing = record.phase === SandboxPhase.REMOVING;
+    await stopSandbox(deps, caller, { id, phase: removing ? 'removing' : 'stopping' });
   });
   await orAborted(stopped, caller.signal);
 }
