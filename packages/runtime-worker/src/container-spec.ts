@@ -1,0 +1,201 @@
+// From a prepared root filesystem to config.json: gathers what the pure spec builder needs.
+
+import { readFile } from 'node:fs/promises';
+import { isAbsolute, join } from 'node:path';
+import { Failure } from '@cribus/contracts/failure.ts';
+import {
+  NamespaceMode,
+  type PodSandboxConfig,
+  SecurityProfile_ProfileType,
+} from '@cribus/contracts/gen/cri/v1/api.ts';
+import {
+  ContainerPhase,
+  type ContainerRecord,
+  type ImageRecord,
+  type SandboxRecord,
+} from '@cribus/contracts/gen/node/v1/records.ts';
+import { writeFileAtomic } from '@cribus/host/files.ts';
+import { isAlive } from '@cribus/host/processes.ts';
+import { buildContainerSpec } from '@cribus/oci/build-spec.ts';
+import type { ImageConfig } from '@cribus/oci/image-config.ts';
+import type { BuiltSpec, HostFacts, NamespacePaths } from '@cribus/oci/spec-input.ts';
+import { listHostDevices } from './host-facts.ts';
+import { resolveMounts } from './request-mounts.ts';
+import { makeDirectoryInRootfs, readInRootfs } from './rootfs-files.ts';
+import { placesOf, requireContainer, type Worker } from './worker.ts';
+
+export interface SpecRequest {
+  readonly record: ContainerRecord;
+  readonly sandbox: SandboxRecord;
+  readonly image: ImageRecord;
+  readonly facts: HostFacts;
+}
+
+/** Builds the spec, amends it by the driver's rules, and writes the bundle's config.json. */
+export async function writeContainerSpec(worker: Worker, request: SpecRequest): Promise<BuiltSpec> {
+  const { record, sandbox, facts } = request;
+  const config = record.config;
+  const sandboxConfig = sandbox.config;
+  if (config === undefined || sandboxConfig === undefined) {
+    throw new Failure('invalid_argument', `container ${record.id} has no configuration`);
+  }
+  const places = placesOf(worker, record.id);
+  const wantsDevices =
+    config.linux?.securityContext?.privileged === true || config.devices.length > 0;
+  const [mounts, passwd, group, devices, localhostSeccomp] = await Promise.all([
+    resolveMounts(record.id, config.mounts),
+    readInRootfs(places.rootfs, '/etc/passwd'),
+    readInRootfs(places.rootfs, '/etc/group'),
+    wantsDevices ? listHostDevices() : [],
+    readLocalhostSeccomp(record),
+  ]);
+  const built = buildContainerSpec({
+    containerId: record.id,
+    sandboxId: sandbox.id,
+    container: config,
+    sandbox: sandboxConfig,
+    image: JSON.parse(Buffer.from(request.image.configJson).toString('utf8')) as ImageConfig,
+    rootfs: places.rootfs,
+    namespaces: namespacesOf(worker, record, sandbox),
+    mounts,
+    sandboxFiles: sandboxFiles(sandbox),
+    passwd,
+    group,
+    host: { ...facts, devices },
+    cgroupsPath: cgroupsPath(worker, sandboxConfig, record.id),
+    annotations: allowedAnnotations(worker, sandboxConfig, record),
+    ...(localhostSeccomp === undefined ? {} : { localhostSeccomp }),
+  });
+  const spec = worker.driver.amendSpec(built.spec, {
+    kind: 'container',
+    sandboxId: sandbox.id,
+    name: config.metadata?.name ?? '',
+  });
+  const { cwd } = spec.process;
+  if (cwd !== '/') await makeDirectoryInRootfs(places.rootfs, cwd);
+  await writeFileAtomic(join(places.bundle, 'config.json'), JSON.stringify(spec));
+  return { ...built, spec };
+}
+
+/** Files that sandbox-manager keeps for a pod. */
+export function sandboxFiles(sandbox: SandboxRecord) {
+  return {
+    resolvConf: join(sandbox.directory, 'resolv.conf'),
+    hostname: join(sandbox.directory, 'hostname'),
+    shm: join(sandbox.directory, 'shm'),
+    hosts: join(sandbox.directory, 'hosts'),
+  };
+}
+
+/** As the OCI runtime gets it (runtime-spec, config-linux.md; runc's docs/systemd.md). */
+export function cgroupsPath(worker: Worker, sandbox: PodSandboxConfig, id: string): string {
+  const { driver, root } = worker.service.config.cgroups;
+  const parent = sandbox.linux?.cgroupParent ?? '';
+  if (driver === 'systemd') {
+    const slice = parent === '' ? 'system.slice' : (parent.split('/').at(-1) ?? parent);
+    return `${slice}:cribus:${id}`;
+  }
+  return join('/', parent === '' ? root : parent, id);
+}
+
+/** Which namespaces a container joins; in a root-container sandbox the engine sorts PIDs out. */
+export function namespacesOf(
+  worker: Worker,
+  record: ContainerRecord,
+  sandbox: SandboxRecord,
+): NamespacePaths {
+  const wanted = record.config?.linux?.securityContext?.namespaceOptions;
+  const pins = sandbox.namespaces;
+  const orHost = (path: string | undefined) =>
+    path === undefined || path === '' ? ('host' as const) : path;
+  return {
+    network: orHost(pins?.net),
+    ipc: orHost(pins?.ipc),
+    uts: orHost(pins?.uts),
+    pid: pidNamespace(worker, wanted?.pid ?? NamespaceMode.POD, {
+      sandboxId: sandbox.id,
+      targetId: wanted?.targetId ?? '',
+    }),
+    ...(pins?.user === undefined || pins.user === '' ? {} : { user: pins.user }),
+  };
+}
+
+function pidNamespace(
+  worker: Worker,
+  mode: NamespaceMode,
+  ids: { readonly sandboxId: string; readonly targetId: string },
+): string | 'host' | 'own' {
+  switch (mode) {
+    case NamespaceMode.NODE:
+      return 'host';
+    case NamespaceMode.CONTAINER:
+      return 'own';
+    case NamespaceMode.TARGET: {
+      const target = requireContainer(worker, ids.targetId);
+      if (target.sandboxId !== ids.sandboxId) {
+        throw new Failure('invalid_argument', `container ${target.id} is in another sandbox`);
+      }
+      return processNamespace(target);
+    }
+    default: {
+      if (worker.driver.sandboxModel === 'root-container') return 'own';
+      const init = worker.store.get(ids.sandboxId);
+      return init === undefined ? 'own' : processNamespace(init);
+    }
+  }
+}
+
+function processNamespace(record: ContainerRecord): string {
+  if (
+    record.phase !== ContainerPhase.RUNNING ||
+    record.process === undefined ||
+    !isAlive(record.process)
+  ) {
+    throw new Failure('wrong_state', `the process of ${record.id} does not run`);
+  }
+  return `/proc/${record.process.pid}/ns/pid`;
+}
+
+/** Annotations that the handler's allow-list lets through to the engine. */
+export function allowedAnnotations(
+  worker: Worker,
+  sandbox: PodSandboxConfig,
+  record: ContainerRecord,
+): Record<string, string> {
+  const handler = worker.service.config.runtimes.handlers[worker.handler];
+  return {
+    ...pick(sandbox.annotations, handler?.pod_annotations ?? []),
+    ...pick(record.config?.annotations ?? {}, handler?.container_annotations ?? []),
+  };
+}
+
+function pick(
+  from: Readonly<Record<string, string>>,
+  allowed: readonly string[],
+): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(from).filter(([key]) =>
+      allowed.some((rule) =>
+        rule.endsWith('*') ? key.startsWith(rule.slice(0, -1)) : key === rule,
+      ),
+    ),
+  );
+}
+
+async function readLocalhostSeccomp(record: ContainerRecord): Promise<string | undefined> {
+  const profile = record.config?.linux?.securityContext?.seccomp;
+  if (profile?.profileType !== SecurityProfile_ProfileType.Localhost) return undefined;
+  if (!isAbsolute(profile.localhostRef)) {
+    throw new Failure(
+      'invalid_argument',
+      `container ${record.id}: seccomp profile "${profile.localhostRef}" is not an absolute path`,
+    );
+  }
+  return await readFile(profile.localhostRef, 'utf8').catch((error: unknown) => {
+    throw new Failure(
+      'invalid_argument',
+      `container ${record.id}: seccomp profile ${profile.localhostRef} can't be read`,
+      { cause: error },
+    );
+  });
+}

@@ -1,0 +1,127 @@
+// "An OCI command line": the one way in which a worker drives its engine. Building arguments and
+// reading answers is pure; `createEngine` runs them, timed and bounded.
+
+import type { Metrics } from '@cribus/chassis/metrics.ts';
+import { isFailure } from '@cribus/contracts/failure.ts';
+import type { Clock } from '@cribus/host/clock.ts';
+import { run } from '@cribus/host/spawn.ts';
+import type { EngineOperation, RuntimeDriver } from './driver.ts';
+
+/** What `state` says (runtime-spec, runtime.md); undefined when the engine does not know the id. */
+export interface EngineState {
+  readonly status: 'creating' | 'created' | 'running' | 'stopped' | 'paused';
+  readonly pid: number;
+}
+
+/** One method per operation; `create` is the monitor's, `exec` the session's, by `argv`. */
+export interface Engine {
+  readonly command: string;
+  /** The whole argument list of an operation. */
+  argv(operation: EngineOperation, args: readonly string[]): string[];
+  start(id: string, signal: AbortSignal): Promise<void>;
+  /** True when the signal was delivered; false when the container is gone or not running. */
+  kill(id: string, signalName: string, signal: AbortSignal): Promise<boolean>;
+  /** Signals one process inside a container, by its pid in there (runsc); success when it is gone. */
+  killProcess(
+    id: string,
+    target: { readonly pid: number; readonly name: string; readonly signal: AbortSignal },
+  ): Promise<void>;
+  /** Frees the engine's state and the cgroup of a dead container; success when it is unknown. */
+  remove(id: string, signal: AbortSignal): Promise<void>;
+  state(id: string, signal: AbortSignal): Promise<EngineState | undefined>;
+  /** The exit code, once it has exited; undefined when nobody knows it any more. */
+  wait(id: string, signal: AbortSignal): Promise<number | undefined>;
+}
+
+/** An engine command that takes longer than this hangs; `wait` is not bounded by it. */
+const COMMAND_BUDGET_MS = 60_000;
+
+/** Arguments in front of every operation. */
+export function globalArgv(
+  driver: Pick<RuntimeDriver, 'globalArgs'>,
+  options: { readonly root: string; readonly log: string },
+): string[] {
+  return ['--root', options.root, '--log', options.log, ...driver.globalArgs];
+}
+
+/** Reads the answer of `state`. */
+export function parseState(stdout: string): EngineState {
+  const { status, pid } = JSON.parse(stdout) as { status: EngineState['status']; pid?: number };
+  return { status, pid: pid ?? 0 };
+}
+
+/** Reads `runsc wait`'s answer, as `{"id":"…","exitStatus":7}`. */
+export function parseWait(stdout: string): number | undefined {
+  const found = /"exitStatus"\s*:\s*(\d+)/.exec(stdout);
+  if (found?.[1] === undefined) return undefined;
+  const status = Number(found[1]);
+  // Older releases print the wait(2) status, newer ones the code.
+  return status > 255 ? (status >> 8) & 0xff : status;
+}
+
+export interface EngineOptions {
+  readonly driver: RuntimeDriver;
+  /** The engine's --root. */
+  readonly root: string;
+  /** The engine's --log. */
+  readonly log: string;
+  readonly clock: Clock;
+  readonly metrics: Pick<Metrics, 'timed'>;
+}
+
+/** Makes the engine of a driver. Failures are the driver's `classify`. */
+export function createEngine(options: EngineOptions): Engine {
+  const { driver } = options;
+  const front = globalArgv(driver, options);
+  const argv: Engine['argv'] = (operation, args) => [...front, operation, ...args];
+
+  const command = (operation: EngineOperation, args: readonly string[], signal: AbortSignal) =>
+    options.metrics.timed('engine', `${driver.family} ${operation}`, async () => {
+      const result = await run({
+        command: driver.command,
+        args: argv(operation, args),
+        signal:
+          operation === 'wait'
+            ? signal
+            : AbortSignal.any([signal, options.clock.timeout(COMMAND_BUDGET_MS)]),
+      });
+      if (result.exitCode === 0) return result.stdout.toString('utf8');
+      const output = result.stderr.toString('utf8').trim() || result.stdout.toString('utf8').trim();
+      throw driver.classify(operation, { exitCode: result.exitCode, output });
+    });
+
+  return {
+    command: driver.command,
+    argv,
+    start: async (id, signal) => {
+      await command('start', [id], signal);
+    },
+    kill: (id, signalName, signal) =>
+      command('kill', [id, signalName], signal).then(() => true, orFalseWhenGone),
+    killProcess: async (id, { pid, name, signal }) => {
+      await command('kill', ['--pid', String(pid), id, name], signal).catch(orFalseWhenGone);
+    },
+    remove: (id, signal) =>
+      command('delete', [id], signal).then(
+        () => undefined,
+        (error: unknown) => {
+          if (!isFailure(error, 'not_found')) throw error;
+        },
+      ),
+    state: (id, signal) =>
+      command('state', [id], signal).then(parseState, (error: unknown) => {
+        if (isFailure(error, 'not_found')) return undefined;
+        throw error;
+      }),
+    wait: (id, signal) =>
+      command('wait', [id], signal).then(parseWait, (error: unknown) => {
+        if (isFailure(error, 'not_found')) return undefined;
+        throw error;
+      }),
+  };
+}
+
+function orFalseWhenGone(error: unknown): false {
+  if (isFailure(error, 'not_found', 'wrong_state')) return false;
+  throw error;
+}

@@ -1,0 +1,282 @@
+// How an end is noticed and recorded. Hints: the exits directory (inotify, which may overflow
+// silently) and a pidfd on the monitor; the truth is the exit file, or the engine's own `wait`.
+// A scan at start and every 30 s finds what the hints lost.
+
+import { existsSync, type FSWatcher, watch } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isFailure } from '@cribus/contracts/failure.ts';
+import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import { readFileIfExists } from '@cribus/host/files.ts';
+import {
+  isAlive,
+  type ProcessWatch,
+  signalProcess,
+  waitForExit,
+  watchProcesses,
+} from '@cribus/host/processes.ts';
+import { isLive } from './phases.ts';
+import { placesOf, type Worker } from './worker.ts';
+
+const SCAN_INTERVAL_MS = 30_000;
+const WATCH_INTERVAL_MS = 100;
+/** For freeing what a dead container held: cgroup processes and the engine's state. */
+const CLEANUP_BUDGET_MS = 30_000;
+/** 128 + SIGKILL, as a shell reports it. */
+export const EXIT_CODE_KILLED = 137;
+/** What can't be known: the host was restarted, or the engine forgot. */
+export const EXIT_CODE_UNKNOWN = 255;
+
+export interface Exits {
+  /** Begins to watch a container with a process. */
+  watch(record: ContainerRecord): void;
+  /** Resolves once the container is recorded as ended, or is gone; rejects with the signal's reason. */
+  ended(id: string, signal: AbortSignal): Promise<void>;
+  /** Looks at one container now, and records its end where it has ended. */
+  settle(id: string): Promise<void>;
+  /** Records an end that needs no evidence: what a reboot or an undo took away. */
+  record(id: string, end: Ending): Promise<void>;
+  /** Frees what a dead container held: leftover processes, engine state, cgroup. */
+  release(record: ContainerRecord): Promise<void>;
+  /** Resolves when no monitor of a half-made container is left to record an end. */
+  awaitStopped(id: string, signal: AbortSignal): Promise<void>;
+  /** The inotify watch, the scans. */
+  begin(): void;
+  close(): void;
+}
+
+export interface Ending {
+  readonly exitCode: number;
+  readonly reason: string;
+  readonly message?: string;
+  /** Default: now. */
+  readonly atNs?: bigint;
+}
+
+/** Why a container ended, in the words that the kubelet shows. */
+export function endingReason(exitCode: number, oomKilled: boolean): string {
+  if (oomKilled) return 'OOMKilled';
+  return exitCode === 0 ? 'Completed' : 'Error';
+}
+
+/** `onEnded` is told of every recorded end, once, in order to report a sandbox process' death. */
+export function createExits(
+  worker: () => Worker,
+  onEnded: (record: ContainerRecord) => void,
+): Exits {
+  const watches = new Map<string, { close(): void }>();
+  const waiters = new Map<string, Set<() => void>>();
+  const settling = new Map<string, Promise<void>>();
+  let processes: ProcessWatch | undefined;
+  let directory: FSWatcher | undefined;
+
+  const wake = (id: string) => {
+    watches.get(id)?.close();
+    watches.delete(id);
+    for (const resolve of waiters.get(id) ?? []) resolve();
+    waiters.delete(id);
+  };
+
+  const record: Exits['record'] = async (id, end) => {
+    const { changes, service } = worker();
+    let news = false;
+    const after = await changes.apply(id, (now) => {
+      if (!isLive(now)) return undefined;
+      news = true;
+      return {
+        phase: ContainerPhase.EXITED,
+        exitCode: end.exitCode,
+        reason: end.reason,
+        message: end.message ?? '',
+        finishedAtNs: latest(end.atNs ?? service.clock.nowNs(), now.startedAtNs, now.createdAtNs),
+      };
+    });
+    wake(id);
+    if (news && after !== undefined) onEnded(after);
+  };
+
+  const settle: Exits['settle'] = (id) => {
+    const running = settling.get(id);
+    if (running !== undefined) return running;
+    const work = (async () => {
+      const now = worker().store.get(id);
+      if (now === undefined || !isLive(now)) return wake(id);
+      const end = await findEnding(worker(), now);
+      if (end === undefined) return;
+      await killLeftovers(worker(), now);
+      await record(id, end);
+      worker().service.background(`release ${id}`, quietly(worker(), now, release));
+    })().finally(() => settling.delete(id));
+    settling.set(id, work);
+    return work;
+  };
+
+  const release: Exits['release'] = (dead) =>
+    worker().lifecycle.run(dead.id, async () => {
+      const { engine, service } = worker();
+      if (worker().released.has(dead.id)) return;
+      await engine.remove(dead.id, service.clock.timeout(CLEANUP_BUDGET_MS));
+      worker().released.add(dead.id);
+    });
+
+  const settleInBackground = (id: string) => {
+    const { service, log } = { service: worker().service, log: worker().service.log };
+    service.background(
+      `settle ${id}`,
+      settle(id).catch((error: unknown) => {
+        log.error({ container: id, error: String(error) }, 'an exit could not be recorded yet');
+      }),
+    );
+  };
+
+  return {
+    record,
+    settle,
+    release,
+    watch: (live) => {
+      processes ??= watchProcesses({ intervalMs: WATCH_INTERVAL_MS });
+      watches.get(live.id)?.close();
+      if (live.monitor === undefined) return;
+      watches.set(
+        live.id,
+        processes.add(live.monitor, () => settleInBackground(live.id)),
+      );
+    },
+    ended: (id, signal) =>
+      new Promise((resolve, reject) => {
+        const now = worker().store.get(id);
+        if (now === undefined || !isLive(now)) return resolve();
+        const set = waiters.get(id) ?? new Set();
+        waiters.set(id, set);
+        const done = () => {
+          signal.removeEventListener('abort', abort);
+          resolve();
+        };
+        const abort = () => {
+          set.delete(done);
+          reject(signal.reason as Error);
+        };
+        set.add(done);
+        if (signal.aborted) abort();
+        else signal.addEventListener('abort', abort, { once: true });
+      }),
+    awaitStopped: async (id, signal) => {
+      const { process, monitor } = worker().store.get(id) ?? {};
+      for (const identity of [process, monitor]) {
+        if (identity !== undefined) await waitForExit(identity, signal);
+      }
+    },
+    begin: () => {
+      const { paths, service, store } = worker();
+      directory = watch(paths.exits, (_event, name) => {
+        if (name !== null && store.get(name) !== undefined) settleInBackground(name);
+      });
+      directory.on('error', (error) => {
+        service.log.warn({ error: String(error) }, 'exit hints stopped; the scan goes on');
+      });
+      service.background('exit scan', scanForEver(worker(), settleInBackground));
+    },
+    close: () => {
+      directory?.close();
+      processes?.close();
+    },
+  };
+}
+
+async function scanForEver(worker: Worker, settle: (id: string) => void): Promise<void> {
+  const { clock, stopping } = worker.service;
+  while (!stopping.aborted) {
+    await clock.sleep(SCAN_INTERVAL_MS, stopping).catch(() => undefined);
+    if (stopping.aborted) return;
+    for (const record of worker.store.all()) if (isLive(record)) settle(record.id);
+  }
+}
+
+/** Undefined while the container lives. */
+async function findEnding(worker: Worker, record: ContainerRecord): Promise<Ending | undefined> {
+  const file = join(worker.paths.exits, record.id);
+  const content = await readFileIfExists(file);
+  const text = content?.toString('utf8').trim() ?? '';
+  if (text === '') return await withoutExitFile(worker, record);
+  const exitCode = await exitCodeOf(worker, record, Number(text));
+  const times = await stat(file, { bigint: true });
+  const oomKilled = wasOomKilled(worker, record);
+  const atNs = worker.driver.exitSource === 'monitor' ? { atNs: times.mtimeNs } : {};
+  if (oomKilled) return { exitCode: EXIT_CODE_KILLED, reason: endingReason(0, true), ...atNs };
+  return { exitCode, reason: endingReason(exitCode, false), ...atNs };
+}
+
+/** A living monitor will write the file; a dead one can't, and its container goes unwatched. */
+async function withoutExitFile(
+  worker: Worker,
+  record: ContainerRecord,
+): Promise<Ending | undefined> {
+  if (record.monitor !== undefined && isAlive(record.monitor)) return undefined;
+  if (existsSync(join(worker.paths.exits, record.id))) return await findEnding(worker, record);
+  if (worker.driver.signalBy === 'engine') {
+    await worker.engine
+      .kill(record.id, 'KILL', worker.service.clock.timeout(CLEANUP_BUDGET_MS))
+      .catch((error: unknown) => {
+        worker.service.log.warn({ container: record.id, error: String(error) }, 'kill failed');
+      });
+  } else if (record.process !== undefined) {
+    signalProcess(record.process, 'SIGKILL');
+  }
+  return {
+    exitCode: EXIT_CODE_KILLED,
+    reason: 'MonitorLost',
+    message: 'the monitor (conmon) ended without recording an exit; the container was killed',
+  };
+}
+
+/** Inside a Sentry the exit file only hints (it holds -1); the engine answers after the exit too. */
+async function exitCodeOf(
+  worker: Worker,
+  record: ContainerRecord,
+  fileCode: number,
+): Promise<number> {
+  if (worker.driver.exitSource === 'monitor' || record.sandboxProcess) return fileCode;
+  try {
+    const code = await worker.engine.wait(record.id, worker.service.stopping);
+    return code ?? EXIT_CODE_KILLED;
+  } catch (error) {
+    // What died with its Sentry was killed.
+    if (isFailure(error)) return EXIT_CODE_KILLED;
+    throw error;
+  }
+}
+
+function wasOomKilled(worker: Worker, record: ContainerRecord): boolean {
+  if (existsSync(join(placesOf(worker, record.id).persist, 'oom'))) return true;
+  return worker.driver.exitSource === 'monitor' && oomKillsOf(worker, record) > 0;
+}
+
+function oomKillsOf(worker: Worker, record: ContainerRecord): number {
+  if (!record.cgroupPath.startsWith('/')) return 0;
+  return worker.cgroups.oomKills(record.cgroupPath) ?? 0;
+}
+
+/** Processes that outlived the container's first one: possible where the PID namespace is shared. */
+async function killLeftovers(worker: Worker, record: ContainerRecord): Promise<void> {
+  if (!record.cgroupPath.startsWith('/') || record.cgroupPath.length < 2) return;
+  if (worker.driver.sandboxModel === 'root-container') return;
+  if (worker.cgroups.pids(record.cgroupPath).length === 0) return;
+  await worker.cgroups.killAll(record.cgroupPath, worker.service.clock.timeout(CLEANUP_BUDGET_MS));
+}
+
+async function quietly(
+  worker: Worker,
+  record: ContainerRecord,
+  release: Exits['release'],
+): Promise<void> {
+  await release(record).catch((error: unknown) => {
+    worker.service.log.warn(
+      { container: record.id, error: String(error) },
+      'the engine state of an exited container stays until it is removed',
+    );
+  });
+}
+
+function latest(...times: readonly bigint[]): bigint {
+  return times.reduce((a, b) => (b > a ? b : a), 0n);
+}

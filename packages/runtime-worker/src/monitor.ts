@@ -1,0 +1,185 @@
+// conmon, the monitor: one small process per container that holds its stdio, writes its CRI log,
+// reaps it and records its exit. It outlives this worker.
+
+import { closeSync, writeSync } from 'node:fs';
+import { symlink } from 'node:fs/promises';
+import { Socket } from 'node:net';
+import { basename, dirname, join } from 'node:path';
+import { Failure } from '@cribus/contracts/failure.ts';
+import type { CgroupHost } from '@cribus/host/cgroups.ts';
+import { createPipe } from '@cribus/host/pipes.ts';
+import { identify, type ProcessIdentity } from '@cribus/host/processes.ts';
+import { spawn } from '@cribus/host/spawn.ts';
+
+export interface MonitorOptions {
+  readonly conmon: string;
+  readonly id: string;
+  readonly name: string;
+  readonly engine: string;
+  /** In front of `create`. */
+  readonly engineArgs: readonly string[];
+  readonly bundle: string;
+  readonly pidFile: string;
+  readonly monitorPidFile: string;
+  /** Absolute. */
+  readonly logPath: string;
+  readonly exits: string;
+  readonly persist: string;
+  readonly tty: boolean;
+  readonly stdin: boolean;
+  readonly stdinOnce: boolean;
+}
+
+/** In the bundle, a link to the log's directory: conmon takes a `:` in a log path for its end. */
+const LOG_LINK = 'log-directory';
+/** Descriptors of conmon, told by the environment (conmon, src/conmon.c). */
+const SYNC_FD = 3;
+const START_FD = 4;
+/** A sync message holds at most conmon's 8 KiB buffer and its JSON escapes. */
+const SYNC_BYTES_MAX = 64 * 1024;
+
+/** The log as conmon is told: relative to the bundle where the path holds a colon. */
+export function monitorLogPath(logPath: string): string {
+  return logPath.includes(':') ? join(LOG_LINK, basename(logPath)) : logPath;
+}
+
+/** conmon's command line (conmon.8). */
+export function monitorArgv(options: MonitorOptions): string[] {
+  const argv = [
+    ...['--api-version', '1', '-c', options.id, '-u', options.id, '-n', options.name],
+    ...['-r', options.engine, ...options.engineArgs.flatMap((arg) => ['--runtime-arg', arg])],
+    ...['-b', options.bundle, '-p', options.pidFile, '--conmon-pidfile', options.monitorPidFile],
+    ...['-l', `k8s-file:${monitorLogPath(options.logPath)}`, '--no-sync-log'],
+    ...['--log-level', 'error', '--exit-dir', options.exits, '--persist-dir', options.persist],
+    ...['--socket-dir-path', options.bundle, '--full-attach', '--sync'],
+  ];
+  if (options.tty) argv.push('-t');
+  if (options.stdin) argv.push('-i');
+  if (options.stdin && !options.stdinOnce) argv.push('--leave-stdin-open');
+  return argv;
+}
+
+export type SyncMessage =
+  | { readonly kind: 'created'; readonly pid: number }
+  | { readonly kind: 'failed'; readonly message: string };
+
+/** Reads what conmon wrote to its sync pipe; empty when it died before saying anything. */
+export function parseSyncMessage(text: string): SyncMessage {
+  const line = text.trim();
+  if (line === '') return { kind: 'failed', message: 'the monitor ended without a word' };
+  const { data, pid, message } = JSON.parse(line) as {
+    data?: number;
+    pid?: number;
+    message?: string;
+  };
+  const value = data ?? pid ?? -1;
+  if (value > 0) return { kind: 'created', pid: value };
+  return { kind: 'failed', message: (message ?? 'the engine failed without a word').trim() };
+}
+
+export interface MonitorStarted {
+  readonly monitor: ProcessIdentity;
+  readonly outcome: SyncMessage;
+}
+
+/**
+ * Starts conmon, moves it into the monitors' cgroup before it may start anything, and waits for the
+ * engine's `create` to end. Raises unavailable when conmon can't be started. When the signal aborts,
+ * conmon is killed; what the engine left is the caller's undo.
+ */
+export async function startMonitor(
+  options: MonitorOptions,
+  host: { readonly cgroups: CgroupHost; readonly cgroup: string; readonly signal: AbortSignal },
+): Promise<MonitorStarted> {
+  if (options.logPath.includes(':')) {
+    if (basename(options.logPath).includes(':')) {
+      throw new Failure(
+        'invalid_argument',
+        `log file name "${basename(options.logPath)}" has a colon`,
+      );
+    }
+    await symlink(dirname(options.logPath), join(options.bundle, LOG_LINK));
+  }
+  const sync = createPipe();
+  const start = createPipe();
+  let child: ReturnType<typeof spawn>;
+  try {
+    child = spawn({
+      command: options.conmon,
+      args: monitorArgv(options),
+      cwd: options.bundle,
+      env: {
+        PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin',
+        _OCI_SYNCPIPE: String(SYNC_FD),
+        _OCI_STARTPIPE: String(START_FD),
+      },
+      stdout: 'null',
+      stderr: 'null',
+      fds: { [SYNC_FD]: sync.writeFd, [START_FD]: start.readFd },
+    });
+  } catch (error) {
+    closeSync(sync.readFd);
+    closeSync(start.writeFd);
+    throw new Failure('unavailable', `${options.conmon} can't be started: ${String(error)}`, {
+      stage: 'monitor',
+      cause: error,
+    });
+  } finally {
+    closeSync(sync.writeFd);
+    closeSync(start.readFd);
+  }
+  return await converse(child.pid, { ...host, readFd: sync.readFd, startFd: start.writeFd });
+}
+
+async function converse(
+  pid: number,
+  io: {
+    readonly cgroups: CgroupHost;
+    readonly cgroup: string;
+    readonly signal: AbortSignal;
+    readonly readFd: number;
+    readonly startFd: number;
+  },
+): Promise<MonitorStarted> {
+  const text = readAll(io.readFd, io.signal);
+  const monitor = identify(pid);
+  try {
+    if (monitor !== undefined) io.cgroups.join(io.cgroup, pid);
+    writeSync(io.startFd, 'x');
+  } finally {
+    closeSync(io.startFd);
+  }
+  try {
+    const outcome = parseSyncMessage(await text);
+    if (monitor === undefined && outcome.kind === 'created') {
+      throw new Failure('bug', 'the monitor was gone before it could be identified');
+    }
+    return { monitor: monitor ?? { pid, startTimeTicks: 0n, bootId: '' }, outcome };
+  } catch (error) {
+    if (io.signal.aborted) process.kill(pid, 'SIGKILL');
+    throw error;
+  }
+}
+
+function readAll(fd: number, signal: AbortSignal): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = new Socket({ fd, readable: true, writable: false });
+    const abort = () => socket.destroy(signal.reason as Error);
+    if (signal.aborted) abort();
+    signal.addEventListener('abort', abort, { once: true });
+    let text = '';
+    socket.setEncoding('utf8');
+    socket.on('data', (chunk: string) => {
+      if (text.length < SYNC_BYTES_MAX) text += chunk;
+      // One line is all that a create says; the pipe itself stays open as long as conmon lives.
+      if (text.includes('\n')) finish();
+    });
+    const finish = () => {
+      signal.removeEventListener('abort', abort);
+      socket.destroy();
+      resolve(text);
+    };
+    socket.on('end', finish);
+    socket.on('error', reject);
+  });
+}

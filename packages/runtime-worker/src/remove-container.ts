@@ -1,0 +1,69 @@
+// RemoveContainer: kills what runs, and takes everything away that CreateContainer made.
+
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
+import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import { IMAGE_SERVICE } from '@cribus/contracts/subjects.ts';
+import { removeTree } from '@cribus/host/files.ts';
+import { unmountTree } from '@cribus/host/mounts.ts';
+import { isLive } from './phases.ts';
+import { stopOne } from './stop-container.ts';
+import { placesOf, type Worker } from './worker.ts';
+
+/** An absent container is removed already. */
+export function removeContainer(worker: Worker): VerbHandler<'remove-container'> {
+  return async (request, context) => {
+    const record = worker.store.get(request.containerId);
+    if (record !== undefined && !record.sandboxProcess) await removeOne(worker, record.id, context);
+    return {};
+  };
+}
+
+/** Removes a container or a sandbox's process, whatever state it is in. */
+export async function removeOne(worker: Worker, id: string, context: VerbContext): Promise<void> {
+  const now = worker.store.get(id);
+  if (now !== undefined && isLive(now)) await stopOne(worker, id, { graceMs: 0, context });
+  await worker.lifecycle.run(id, async () => {
+    const record = await worker.changes.apply(
+      id,
+      (current) =>
+        current.phase === ContainerPhase.REMOVING ? undefined : { phase: ContainerPhase.REMOVING },
+      { changed: context.changed },
+    );
+    if (record === undefined) return;
+    await takeAway(worker, record, context.signal);
+    if (!record.sandboxProcess) {
+      await context.ask(
+        'end-lease',
+        { leaseId: id },
+        { owner: IMAGE_SERVICE, operationId: `${id}.end-lease` },
+      );
+    }
+    // The record goes last: as long as anything may be left, a start-up finds it and finishes.
+    await worker.store.remove(id, { changed: context.changed });
+    worker.released.delete(id);
+    await removeTree(placesOf(worker, id).directory);
+  });
+}
+
+/** The host's side of a container: engine state, cgroup, mounts, bundle, writable layer. Idempotent. */
+export async function takeAway(
+  worker: Worker,
+  record: Pick<ContainerRecord, 'id' | 'cgroupPath'>,
+  signal: AbortSignal,
+): Promise<void> {
+  const places = placesOf(worker, record.id);
+  if (!worker.released.has(record.id)) await worker.engine.remove(record.id, signal);
+  unmountTree(places.bundle);
+  await removeTree(places.bundle);
+  await Promise.all([
+    removeTree(places.upper),
+    removeTree(places.work),
+    removeTree(places.persist),
+    rm(join(worker.paths.exits, record.id), { force: true }),
+  ]);
+  if (record.cgroupPath.startsWith('/') && record.cgroupPath.length > 1) {
+    worker.cgroups.remove(record.cgroupPath);
+  }
+}

@@ -1,0 +1,57 @@
+// Stopping and removing everything that this worker has of a sandbox.
+
+import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
+import { removeOne } from './remove-container.ts';
+import { stopOne } from './stop-container.ts';
+import { recordsOfSandbox, type Worker } from './worker.ts';
+
+/** An absent sandbox is stopped. Nothing can be created in it from now on. */
+export function stopSandbox(worker: Worker): VerbHandler<'stop-sandbox'> {
+  return async (request, context) => {
+    await fence(worker, request.podSandboxId);
+    await stopAll(worker, request.podSandboxId, context);
+    return {};
+  };
+}
+
+/** An absent sandbox is removed. */
+export function removeSandbox(worker: Worker): VerbHandler<'remove-sandbox'> {
+  return async (request, context) => {
+    const sandboxId = request.podSandboxId;
+    await fence(worker, sandboxId);
+    await stopAll(worker, sandboxId, context);
+    const records = recordsOfSandbox(worker, sandboxId);
+    await Promise.all(
+      records
+        .filter((record) => !record.sandboxProcess)
+        .map((record) => removeOne(worker, record.id, context)),
+    );
+    for (const record of records) {
+      if (record.sandboxProcess) await removeOne(worker, record.id, context);
+    }
+    worker.fenced.delete(sandboxId);
+    return {};
+  };
+}
+
+/** Refuses new creates, and waits for those that were let in. */
+async function fence(worker: Worker, sandboxId: string): Promise<void> {
+  worker.fenced.add(sandboxId);
+  const running = [...worker.creations.values()].filter(
+    (creation) => creation.sandboxId === sandboxId,
+  );
+  await Promise.allSettled(running.map((creation) => creation.done));
+}
+
+/** The pod's containers at once; its own process last, for the others may live by it. */
+async function stopAll(worker: Worker, sandboxId: string, context: VerbContext): Promise<void> {
+  const records = recordsOfSandbox(worker, sandboxId);
+  await Promise.all(
+    records
+      .filter((record) => !record.sandboxProcess)
+      .map((record) => stopOne(worker, record.id, { graceMs: 0, context })),
+  );
+  for (const record of records) {
+    if (record.sandboxProcess) await stopOne(worker, record.id, { graceMs: 0, context });
+  }
+}

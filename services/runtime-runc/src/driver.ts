@@ -1,0 +1,213 @@
+// The driver of runc and of crun, which share a command line.
+
+import { existsSync } from 'node:fs';
+import { chmod } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Failure } from '@cribus/contracts/failure.ts';
+import { isErrno } from '@cribus/host/errno.ts';
+import { writeFileAtomic } from '@cribus/host/files.ts';
+import { listMounts } from '@cribus/host/mounts.ts';
+import { resolveCommand, run } from '@cribus/host/spawn.ts';
+import type {
+  DriverProbe,
+  EngineExit,
+  EngineOperation,
+  RuntimeDriver,
+} from '@cribus/runtime-worker/driver.ts';
+
+const PROBE_BUDGET_MS = 10_000;
+
+/** What `runc features` prints (runtime-spec, features.md), as far as we read it. */
+interface EngineFeatures {
+  readonly ociVersionMax?: string;
+  readonly mountOptions?: readonly string[];
+  readonly linux?: {
+    readonly namespaces?: readonly string[];
+    readonly mountExtensions?: { readonly idmap?: { readonly enabled?: boolean } };
+  };
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+export type Flavour = 'runc' | 'crun';
+
+/** Which of the two a binary is, from `--version`; unknown ones are spoken to like runc. */
+export function flavourOf(versionText: string): Flavour {
+  return /^crun version/m.test(versionText) ? 'crun' : 'runc';
+}
+
+/** The first line's version, as 1.1.5+ds1. */
+export function versionOf(versionText: string): string {
+  return /version\s+(\S+)/.exec(versionText)?.[1] ?? 'unknown';
+}
+
+/** Reads `features`; an engine that doesn't know the command (runc before 1.1, crun 1.8) has none. */
+export function parseFeatures(stdout: string): EngineFeatures {
+  try {
+    return JSON.parse(stdout) as EngineFeatures;
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw error;
+  }
+}
+
+/** Finds the engine, its version and features, and makes crun's wrapper where it needs one. */
+export const probeRunc: DriverProbe = async (options) => {
+  const enginePath = findEngine(options.config.engine);
+  const signal = AbortSignal.any([options.signal, options.clock.timeout(PROBE_BUDGET_MS)]);
+  const [version, features] = await Promise.all([
+    run({ command: enginePath, args: ['--version'], signal }),
+    run({ command: enginePath, args: ['features'], signal }),
+  ]);
+  const versionText = version.stdout.toString('utf8');
+  if (version.exitCode !== 0) {
+    throw new Failure('unavailable', `${enginePath} --version failed: ${version.stderr}`);
+  }
+  const flavour = flavourOf(versionText);
+  const wrapper = flavour === 'crun' ? hybridMount() : undefined;
+  const command =
+    wrapper === undefined
+      ? enginePath
+      : await writeWrapper(join(options.runDirectory, 'engine-v1'), enginePath);
+  return describeDriver({
+    enginePath,
+    command,
+    flavour,
+    version: versionOf(versionText),
+    features: parseFeatures(features.exitCode === 0 ? features.stdout.toString('utf8') : ''),
+    systemd: options.cgroupDriver === 'systemd',
+    extraArgs: options.config.extra_args,
+  });
+};
+
+function findEngine(engine: string): string {
+  try {
+    const path = resolveCommand(engine);
+    if (existsSync(path)) return path;
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw error;
+  }
+  throw new Failure('unavailable', `engine ${engine} is not installed on this host`);
+}
+
+interface Probed {
+  readonly enginePath: string;
+  readonly command: string;
+  readonly flavour: Flavour;
+  readonly version: string;
+  readonly features: EngineFeatures;
+  readonly systemd: boolean;
+  readonly extraArgs: readonly string[];
+}
+
+/** The driver as data. */
+export function describeDriver(probed: Probed): RuntimeDriver {
+  const { features } = probed;
+  return {
+    family: 'runc',
+    enginePath: probed.enginePath,
+    engineVersion: probed.version,
+    warnings: [],
+    features: {
+      recursiveReadOnlyMounts: features.mountOptions?.includes('rro') ?? false,
+      // Layers of an image must be mapped too; the worker can't yet.
+      userNamespaces: false,
+      supplementalGroupsPolicy: true,
+      checkpoint: false,
+      hostNetwork: true,
+    },
+    details: { engine: probed.flavour },
+    command: probed.command,
+    globalArgs: [
+      '--log-format',
+      'json',
+      ...(probed.systemd ? ['--systemd-cgroup'] : []),
+      ...probed.extraArgs,
+    ],
+    ociVersion: '1.0.2',
+    sandboxModel: 'namespaces',
+    exitSource: 'monitor',
+    signalBy: 'process',
+    amendSpec: (spec) => spec,
+    classify,
+  };
+}
+
+/** Words of runc (libcontainer) and crun, in the order in which they are looked for. */
+const WORDS: readonly (readonly [
+  RegExp,
+  'not_found' | 'wrong_state' | 'limit' | 'already_exists',
+])[] = [
+  [/container does not exist|error opening file.*status|No such container/i, 'not_found'],
+  [
+    /container not running|process already finished|cannot start|not in the created state/i,
+    'wrong_state',
+  ],
+  [/container with id exists|already exists/i, 'already_exists'],
+  [
+    /no space left on device|disk quota exceeded|cannot allocate memory|resource temporarily unavailable/i,
+    'limit',
+  ],
+];
+
+/** A command that can't be executed is the request's fault whatever the state: invalid_argument. */
+const BAD_COMMAND =
+  /executable file not found|no such file or directory|permission denied|is a directory|exec format error|chdir to cwd/i;
+
+export function classify(operation: EngineOperation, exit: EngineExit): Failure {
+  const message = readable(exit.output) || `ended with code ${exit.exitCode ?? 'unknown'}`;
+  const details = { stage: `engine ${operation}` };
+  const looksBad = BAD_COMMAND.test(message);
+  if (operation === 'exec' && looksBad) return new Failure('invalid_argument', message, details);
+  if (operation !== 'create') {
+    for (const [words, kind] of WORDS) {
+      if (words.test(message)) return new Failure(kind, message, details);
+    }
+  }
+  if (/no space left on device|disk quota exceeded/i.test(message)) {
+    return new Failure('limit', message, details);
+  }
+  if ((operation === 'create' || operation === 'start') && looksBad) {
+    return new Failure('invalid_argument', message, details);
+  }
+  return new Failure('kubelet_reason', message, details);
+}
+
+/** The last error of JSON log lines, or the text as it is. */
+function readable(output: string): string {
+  const lines = output.split('\n').filter((line) => line.trim() !== '');
+  const messages = lines.map((line) => {
+    const found = /"msg":"((?:[^"\\]|\\.)*)"/.exec(line)?.[1];
+    return found === undefined ? line : (JSON.parse(`"${found}"`) as string);
+  });
+  return messages.join('; ').trim();
+}
+
+const UNIFIED = '/sys/fs/cgroup/unified';
+
+/** On a hybrid host, where a v2 mount beside v1's confuses crun. */
+function hybridMount(): string | undefined {
+  const mounts = listMounts();
+  const v1 = mounts.some((mount) => mount.filesystem === 'cgroup');
+  return v1 && mounts.some((mount) => mount.mountPoint === UNIFIED) ? UNIFIED : undefined;
+}
+
+/**
+ * crun in a mount namespace without the v2 mount. Only the cgroup mounts become private, so that
+ * the host's later mounts still arrive, and propagation to the host works.
+ */
+async function writeWrapper(path: string, enginePath: string): Promise<string> {
+  const quoted = `'${enginePath.replaceAll("'", `'\\''`)}'`;
+  const inside = [
+    'mount --make-private /sys/fs/cgroup',
+    `mount --make-private ${UNIFIED}`,
+    `umount ${UNIFIED}`,
+    'exec "$@"',
+  ].join(' && ');
+  await writeFileAtomic(
+    path,
+    `#!/bin/sh\nexec unshare -m --propagation unchanged sh -c '${inside}' sh ${quoted} "$@"\n`,
+    { mode: 0o700 },
+  );
+  await chmod(path, 0o700);
+  return path;
+}
