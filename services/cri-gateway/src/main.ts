@@ -1,0 +1,69 @@
+// The CRI endpoint of the node: gRPC in, messages on the bus out, lists and statuses from a view.
+
+import { randomUUID } from 'node:crypto';
+import { runService } from '@cribus/chassis/service.ts';
+import type { Gateway } from './gateway.ts';
+import { serveCri } from './server.ts';
+import { readRecordsOnDisk } from './view/disk.ts';
+import { createFeed, type FeedSources } from './view/feed.ts';
+import { exportViewMetrics } from './view/metrics.ts';
+import { createNodeView } from './view/node-view.ts';
+import { createOwners } from './view/owners.ts';
+
+/** Calls that still run when the service is told to end have so long. */
+const DRAIN_MS = 3_000;
+
+await runService('cri-gateway', async (service) => {
+  const { bus, clock, config, log, mirror } = service;
+  const configuredHandlers = Object.keys(config.runtimes.handlers);
+  const view = createNodeView(clock);
+  const owners = createOwners({ clock, busConnected: () => bus.connected(), configuredHandlers });
+  const sources: FeedSources = {
+    mirror: (owner, signal) => mirror.read(owner, signal),
+    inventory: async (owner, pageToken, signal) => {
+      const answer = await bus.ask(
+        'inventory',
+        { pageToken },
+        { owner, signal, requestId: randomUUID() },
+      );
+      return answer.result;
+    },
+    disk: (owner, signal) =>
+      readRecordsOnDisk({
+        roots: config.roots,
+        owner,
+        signal,
+        onUnreadable: (path, error) => log.warn({ path, error }, 'a record could not be read'),
+      }),
+  };
+  const feed = createFeed({
+    view,
+    owners,
+    clock,
+    sources,
+    log,
+    signal: service.stopping,
+    configuredHandlers,
+    background: service.background,
+  });
+  bus.subscribe({
+    onReport: feed.onReport,
+    onOwner: feed.onOwner,
+    onReconnect: feed.onReconnect,
+    signal: service.stopping,
+  });
+  service.readiness('view', () => feed.missing().length === 0);
+  service.readiness('bus', () => bus.connected());
+  exportViewMetrics(view, service.metrics);
+
+  const gateway: Gateway = { config, version: service.version, clock, view, owners, feed };
+  const server = await serveCri({
+    gateway,
+    bus,
+    log,
+    metrics: service.metrics,
+    stopping: service.stopping,
+  });
+  service.onStop('CRI server', () => server.close(clock.timeout(DRAIN_MS)));
+  log.info({ socket: config.gateway.socket }, 'CRI is served');
+});

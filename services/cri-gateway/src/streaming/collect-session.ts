@@ -1,0 +1,98 @@
+// The output of a session that is collected whole, as ExecSync answers it.
+
+import { connect } from 'node:net';
+import { Failure } from '@cribus/contracts/failure.ts';
+import type { Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import {
+  createFrameReader,
+  encodeFrame,
+  FRAME,
+  readFailureFrame,
+  type SessionExit,
+} from '@cribus/contracts/session.ts';
+import { MESSAGE_BYTES_MAX } from '@cribus/contracts/subjects.ts';
+
+/**
+ * Both streams and their framing have to fit in one message of 16 MiB, the largest that a CRI
+ * client takes; what is beyond is dropped, as CRI asks (CVE-2022-1708).
+ */
+export const OUTPUT_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024;
+
+export interface SessionOutput {
+  readonly stdout: Buffer;
+  readonly stderr: Buffer;
+  readonly exitCode: number;
+  readonly droppedBytes: number;
+  readonly truncatedByOwner: boolean;
+}
+
+/**
+ * Dials the session and collects until its end. Raises what the owner's failure frame says (timeout
+ * when the command was killed for it), unavailable when the owner goes away in between, and the
+ * signal's reason when it aborts: the socket is closed then, and the owner kills the command.
+ */
+export async function collectSession(options: {
+  readonly session: Session;
+  readonly signal: AbortSignal;
+  readonly what: string;
+}): Promise<SessionOutput> {
+  const { session, signal, what } = options;
+  signal.throwIfAborted();
+  const output = createCollector();
+  const socket = connect(session.socketPath);
+  const onAbort = (): void => {
+    socket.destroy();
+  };
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await new Promise<SessionOutput>((resolve, reject) => {
+      const read = createFrameReader((type, payload) => {
+        if (type === FRAME.stdout || type === FRAME.stderr) output.add(type, payload);
+        else if (type === FRAME.exit) resolve(output.end(payload));
+        else if (type === FRAME.failure) reject(readFailureFrame(payload));
+      });
+      socket.on('connect', () => socket.write(encodeFrame(FRAME.secret, session.secret)));
+      socket.on('data', (chunk: Buffer) => {
+        try {
+          read(chunk);
+        } catch (error) {
+          reject(error);
+        }
+      });
+      socket.on('error', (cause) => {
+        reject(new Failure('unavailable', `${what}: its session failed`, { cause }));
+      });
+      socket.on('close', () => {
+        if (signal.aborted) reject(signal.reason);
+        else reject(new Failure('unavailable', `${what}: its worker ended the session`));
+      });
+    });
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    socket.destroy();
+  }
+}
+
+function createCollector() {
+  const chunks = { [FRAME.stdout]: [] as Buffer[], [FRAME.stderr]: [] as Buffer[] };
+  let roomBytes = OUTPUT_BYTES_MAX;
+  let droppedBytes = 0;
+  return {
+    add(type: typeof FRAME.stdout | typeof FRAME.stderr, payload: Buffer): void {
+      const kept = payload.subarray(0, roomBytes);
+      roomBytes -= kept.length;
+      droppedBytes += payload.length - kept.length;
+      if (kept.length > 0) chunks[type].push(kept);
+    },
+    end(payload: Buffer): SessionOutput {
+      const exit = JSON.parse(payload.toString('utf8')) as SessionExit;
+      return {
+        stdout: Buffer.concat(chunks[FRAME.stdout]),
+        stderr: Buffer.concat(chunks[FRAME.stderr]),
+        exitCode: exit.exitCode,
+        droppedBytes,
+        truncatedByOwner: exit.truncated === true,
+      };
+    },
+  };
+}

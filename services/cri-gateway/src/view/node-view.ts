@@ -1,0 +1,212 @@
+// What the gateway knows of the node: every sandbox, container and image that an owner reported, in
+// memory, ready to be listed. Nothing here waits for anything.
+
+import { Container, Image, PodSandbox } from '@cribus/contracts/gen/cri/v1/api.ts';
+import type {
+  ContainerRecord,
+  ImageRecord,
+  ObjectReport,
+  SandboxRecord,
+} from '@cribus/contracts/gen/node/v1/records.ts';
+import type { OwnerName } from '@cribus/contracts/subjects.ts';
+import type { Clock } from '@cribus/host/clock.ts';
+import { isContainerShown, toContainer } from './cri-container.ts';
+import { type ImageNames, indexImageNames, toImage } from './cri-image.ts';
+import { isSandboxShown, toPodSandbox } from './cri-sandbox.ts';
+import { encodeFragment } from './fragments.ts';
+import {
+  createObjectTable,
+  type Entry,
+  type ObjectTable,
+  type ObjectVersion,
+  versionOf,
+} from './object-table.ts';
+
+export interface Listed<R> {
+  readonly record: R;
+  /** The encoded list item. */
+  readonly fragment: Buffer;
+}
+
+export interface NodeView {
+  /** Applies a report if it is newer than what is known; false for old news. */
+  apply(report: ObjectReport): boolean;
+  /** To be taken before an inventory is asked for, and given to `dropMissing` with its answer. */
+  order(): number;
+  /** Drops this owner's objects that a complete inventory lacks, unless they came after `since`. */
+  dropMissing(owner: OwnerName, present: ReadonlySet<string>, since: number): number;
+  sandbox(id: string): SandboxRecord | undefined;
+  container(id: string): ContainerRecord | undefined;
+  /** By id or unique beginning of one. */
+  findSandbox(id: string): Found<SandboxRecord>;
+  findContainer(id: string): Found<ContainerRecord>;
+  findImage(reference: string): ImageRecord | undefined;
+  /** Sandboxes and containers that are shown to CRI's callers. */
+  sandboxes(): Listed<SandboxRecord>[];
+  containers(): Listed<ContainerRecord>[];
+  images(): Listed<ImageRecord>[];
+  containersOf(sandboxId: string): ContainerRecord[];
+  /** When the sandbox or any of its containers last changed here; grows, nanoseconds. */
+  sandboxTouchedAtNs(sandboxId: string): bigint;
+  /** Every handler that a sandbox record names. */
+  handlersInUse(): Set<string>;
+}
+
+export interface Found<R> {
+  readonly record?: R;
+  readonly ambiguous: boolean;
+}
+
+type Stored<R> = Listed<R>;
+
+interface Tables {
+  readonly sandbox: ObjectTable<Stored<SandboxRecord>>;
+  readonly container: ObjectTable<Stored<ContainerRecord>>;
+  readonly image: ObjectTable<Stored<ImageRecord>>;
+}
+
+type Kind = keyof Tables;
+
+export function createNodeView(clock: Clock): NodeView {
+  const tables: Tables = {
+    sandbox: createObjectTable(),
+    container: createObjectTable(),
+    image: createObjectTable(),
+  };
+  const containerIdsOf = new Map<string, Set<string>>();
+  const touchedAtNs = new Map<string, bigint>();
+  let order = 0;
+  let names: ImageNames | undefined;
+
+  const link = (record: ContainerRecord): void => {
+    const ids = containerIdsOf.get(record.sandboxId) ?? new Set<string>();
+    ids.add(record.id);
+    containerIdsOf.set(record.sandboxId, ids);
+    touchedAtNs.set(record.sandboxId, clock.nowNs());
+  };
+  const unlink = (record: ContainerRecord): void => {
+    const ids = containerIdsOf.get(record.sandboxId);
+    ids?.delete(record.id);
+    if (ids?.size === 0) containerIdsOf.delete(record.sandboxId);
+    if (tables.sandbox.get(record.sandboxId) === undefined) touchedAtNs.delete(record.sandboxId);
+    else touchedAtNs.set(record.sandboxId, clock.nowNs());
+  };
+
+  const put = (report: ObjectReport): boolean => {
+    const { object } = report;
+    if (object === undefined) return false;
+    order += 1;
+    const head = {
+      id: report.id,
+      owner: report.owner as OwnerName,
+      version: versionOf(report.version),
+      appliedOrder: order,
+      appliedAtNs: clock.nowNs(),
+    };
+    switch (object.$case) {
+      case 'sandbox': {
+        if (!tables.sandbox.put({ ...head, record: listedSandbox(object.value) })) return false;
+        touchedAtNs.set(report.id, head.appliedAtNs);
+        return true;
+      }
+      case 'container': {
+        if (!tables.container.put({ ...head, record: listedContainer(object.value) })) return false;
+        link(object.value);
+        return true;
+      }
+      case 'image': {
+        if (!tables.image.put({ ...head, record: listedImage(object.value) })) return false;
+        names = undefined;
+        return true;
+      }
+      default:
+        return object satisfies never;
+    }
+  };
+
+  // Ids are unique over the kinds (random, or a digest), so a deletion needn't name its kind.
+  const remove = (kind: Kind, id: string, version: ObjectVersion | 'dropped'): boolean => {
+    const container = kind === 'container' ? tables.container.get(id) : undefined;
+    const nowMs = clock.monotonicMs();
+    if (version === 'dropped') tables[kind].forget(id, nowMs);
+    else if (!tables[kind].remove(id, version, nowMs)) return false;
+    if (container !== undefined) unlink(container.record.record);
+    if (kind === 'sandbox') touchedAtNs.delete(id);
+    if (kind === 'image') names = undefined;
+    return true;
+  };
+
+  return {
+    apply(report) {
+      if (!report.deleted) return put(report);
+      return remove(kindOf(report), report.id, versionOf(report.version));
+    },
+    order: () => order,
+    dropMissing(owner, present, since) {
+      let dropped = 0;
+      for (const kind of ['sandbox', 'container', 'image'] as const) {
+        const entries: readonly Entry<unknown>[] = [...tables[kind].values()];
+        for (const entry of entries) {
+          if (entry.owner !== owner || present.has(entry.id)) continue;
+          if (entry.appliedOrder > since) continue;
+          remove(kind, entry.id, 'dropped');
+          dropped += 1;
+        }
+      }
+      return dropped;
+    },
+    sandbox: (id) => tables.sandbox.get(id)?.record.record,
+    container: (id) => tables.container.get(id)?.record.record,
+    findSandbox: (id) => found(tables.sandbox.resolve(id)),
+    findContainer: (id) => found(tables.container.resolve(id)),
+    findImage(reference) {
+      names ??= indexImageNames([...tables.image.values()].map((entry) => entry.record.record));
+      return names.find(reference);
+    },
+    sandboxes: () => shown(tables.sandbox, isSandboxShown),
+    containers: () => shown(tables.container, isContainerShown),
+    images: () => shown(tables.image, () => true),
+    containersOf(sandboxId) {
+      const records = [...(containerIdsOf.get(sandboxId) ?? [])].map(
+        (id) => tables.container.get(id)?.record.record,
+      );
+      return records.filter((record) => record !== undefined);
+    },
+    sandboxTouchedAtNs: (sandboxId) => touchedAtNs.get(sandboxId) ?? 0n,
+    handlersInUse: () =>
+      new Set([...tables.sandbox.values()].map((entry) => entry.record.record.handler)),
+  };
+}
+
+function found<R>(result: { entry?: Entry<Stored<R>>; ambiguous: boolean }): Found<R> {
+  return result.entry === undefined
+    ? { ambiguous: result.ambiguous }
+    : { record: result.entry.record.record, ambiguous: false };
+}
+
+function shown<R>(table: ObjectTable<Stored<R>>, isShown: (record: R) => boolean): Listed<R>[] {
+  const listed: Listed<R>[] = [];
+  for (const entry of table.values()) {
+    if (isShown(entry.record.record)) listed.push(entry.record);
+  }
+  return listed;
+}
+
+/** A deletion carries its kind where the owner says so; else the owner's name tells it. */
+function kindOf(report: ObjectReport): Kind {
+  if (report.object !== undefined) return report.object.$case;
+  if (report.owner === 'image-service') return 'image';
+  return report.owner === 'sandbox-manager' ? 'sandbox' : 'container';
+}
+
+function listedSandbox(record: SandboxRecord): Stored<SandboxRecord> {
+  return { record, fragment: encodeFragment(PodSandbox.encode(toPodSandbox(record)).finish()) };
+}
+
+function listedContainer(record: ContainerRecord): Stored<ContainerRecord> {
+  return { record, fragment: encodeFragment(Container.encode(toContainer(record)).finish()) };
+}
+
+function listedImage(record: ImageRecord): Stored<ImageRecord> {
+  return { record, fragment: encodeFragment(Image.encode(toImage(record)).finish()) };
+}
