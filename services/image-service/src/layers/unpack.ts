@@ -1,13 +1,17 @@
 // The main thread's side of unpacking one layer: starts its thread, feeds it, and turns its end into
 // a result or a failure.
 
-import { stat } from 'node:fs/promises';
+import { mkdir, stat } from 'node:fs/promises';
 import { Worker } from 'node:worker_threads';
+import type { Semaphore } from '@cribus/chassis/queue.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
+import { removeTree } from '@cribus/host/files.ts';
 import type { FromUnpackThread, ToUnpackThread, UnpackResult } from './unpack-protocol.ts';
 
-/** Blocks on their way to the thread; each is up to BLOCK_BYTES. */
-const CREDITS = 4;
+/**
+ * One is with the thread while the next one fills. The maximum of parallel unpacks counts blocks, not
+ * layers, so that a layer that waits for its registry keeps no other from unpacking.
+ */
 const BLOCK_BYTES = 512 * 1024;
 
 export interface Unpacking {
@@ -15,6 +19,8 @@ export interface Unpacking {
   write(chunk: Uint8Array): Promise<void>;
   /** The blob is whole; resolves when everything is on the disk. */
   finish(): Promise<UnpackResult>;
+  /** Ends the thread and empties the directory, for another try. */
+  discard(): Promise<void>;
   /** Ends the thread, wherever it is; resolves when nothing writes any more. */
   close(): Promise<void>;
 }
@@ -22,7 +28,11 @@ export interface Unpacking {
 let poolIsUp: Promise<unknown> | undefined;
 
 /** Starts unpacking into an empty directory. */
-export async function startUnpacking(directory: string): Promise<Unpacking> {
+export async function startUnpacking(
+  directory: string,
+  slots: Semaphore,
+  signal: AbortSignal,
+): Promise<Unpacking> {
   // libuv's pool threads inherit the root of whoever uses the pool first: that must be us.
   poolIsUp ??= stat('/');
   await poolIsUp;
@@ -35,32 +45,32 @@ export async function startUnpacking(directory: string): Promise<Unpacking> {
     reject = onFailed;
   });
   outcome.catch(() => {}); // Raised again by write and finish.
-  let credits = CREDITS;
-  let wake = () => {};
+  let credited = () => {};
   worker.on('message', (message: FromUnpackThread) => {
-    if (message.kind === 'credit') {
-      credits += 1;
-      wake();
-    } else if (message.kind === 'done') resolve(message);
+    if (message.kind === 'credit') credited();
+    else if (message.kind === 'done') resolve(message);
     else if (message.kind === 'failed') reject(failureOf(message));
   });
   worker.on('error', (error) => reject(error));
   worker.on('exit', () => reject(new Error('the unpacking thread ended early')));
   const block = { data: new Uint8Array(BLOCK_BYTES), used: 0 };
 
+  /** A block is with the thread: it keeps a slot until the thread has taken it in. */
+  let processing: Promise<void> | undefined;
+
   async function send(): Promise<void> {
-    while (credits === 0) {
-      const credit = new Promise<void>((taken) => {
-        wake = taken;
-      });
-      await Promise.race([credit, outcome]);
-    }
-    credits -= 1;
+    await processing;
     const data = block.used === BLOCK_BYTES ? block.data : block.data.slice(0, block.used);
-    const message: ToUnpackThread = { kind: 'block', data };
-    worker.postMessage(message, [data.buffer]);
     block.data = new Uint8Array(BLOCK_BYTES);
     block.used = 0;
+    processing = slots.run(async () => {
+      const credit = new Promise<void>((taken) => {
+        credited = taken;
+      });
+      worker.postMessage({ kind: 'block', data } satisfies ToUnpackThread, [data.buffer]);
+      await Promise.race([credit, outcome]);
+    }, signal);
+    processing.catch(() => {}); // Raised by the next send.
   }
 
   return {
@@ -75,8 +85,14 @@ export async function startUnpacking(directory: string): Promise<Unpacking> {
     },
     async finish() {
       if (block.used > 0) await send();
+      await processing;
       worker.postMessage({ kind: 'end' } satisfies ToUnpackThread);
       return outcome;
+    },
+    async discard() {
+      await worker.terminate();
+      await removeTree(directory);
+      await mkdir(directory, { mode: 0o755 });
     },
     async close() {
       await worker.terminate();

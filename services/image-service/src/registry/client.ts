@@ -110,7 +110,7 @@ export function createRegistryClient(options: ClientOptions): RegistryClient {
   ): Promise<string> {
     const { credentials } = options;
     const realm = parameters['realm'] ?? '';
-    if (!URL.canParse(realm, host.base)) {
+    if (!URL.canParse(realm, host.base.href)) {
       throw new Failure('unauthenticated', `${host.base.host} names no token server`);
     }
     const url = new URL(realm, host.base);
@@ -202,6 +202,8 @@ function hostFailure(
     if (status === 404) return new Failure('not_found', what);
     if (status === 401) return new Failure('unauthenticated', what);
     if (status === 403) return new Failure('denied', what);
+    // We asked for the rest of a blob, and there is none.
+    if (status === 416) return new Failure('data_loss', `${what}: the blob there is truncated`);
     return new Failure('kubelet_reason', `RegistryUnavailable: ${what}`);
   }
   const why = error instanceof Error ? error.message || String(error) : String(error);

@@ -75,7 +75,7 @@ export function createTransport(host: RegistryHost, idleTimeoutMs: number): Tran
 }
 
 function redirected(exchange: Exchange, location: string): Exchange {
-  if (!URL.canParse(location, exchange.url)) throw new Error('a redirect to no URL');
+  if (!URL.canParse(location, exchange.url.href)) throw new Error('a redirect to no URL');
   const url = new URL(location, exchange.url);
   if (url.protocol !== 'http:' && url.protocol !== 'https:') {
     throw new Error(`a redirect to ${url.protocol}`);

@@ -1,0 +1,168 @@
+// The unpacked layers: one directory each, there only when verified and whole. A layer is kept while
+// an image, a lease or a running pull names it.
+
+import { randomUUID } from 'node:crypto';
+import { access, mkdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from '@cribus/chassis/log.ts';
+import { isErrno } from '@cribus/host/errno.ts';
+import { diskUsage, listDirectory, removeTree } from '@cribus/host/files.ts';
+import type { ImagePaths } from '../image-paths.ts';
+
+export interface LayerStore {
+  /** Learns of a layer that a record names; false when its directory is gone. */
+  adopt(layer: { readonly diffId: string; readonly name: string }): Promise<boolean>;
+  /**
+   * The name of the layer, unpacked by `unpack` into an empty directory if it isn't there yet;
+   * calls for one layer share the work. It is held until `release`.
+   */
+  ensure(diffId: string, unpack: (directory: string) => Promise<void>): Promise<string>;
+  release(names: readonly string[]): void;
+  /** Moves the layers that nobody needs to the trash. Call it under the lock that grants leases. */
+  collect(needed: ReadonlySet<string>): Promise<void>;
+  /** Deletes what is in the trash, and in ingest what no pull works on. */
+  emptyTrash(): Promise<void>;
+  /** Of all layers, as last measured. */
+  usage(): { readonly bytes: bigint; readonly inodes: bigint };
+  /** Measures the layers that were not measured yet. */
+  measure(signal: AbortSignal): Promise<void>;
+}
+
+/** Short, for many of them must fit into one page of mount options; lengthened if taken. */
+const NAME_CHARACTERS_MIN = 12;
+
+/** Makes the store; its directories are created by the first use. */
+export function createLayerStore(options: {
+  readonly paths: ImagePaths;
+  readonly log: Logger;
+}): LayerStore {
+  const { paths, log } = options;
+  const byDiffId = new Map<string, string>();
+  const pending = new Map<string, Promise<string>>();
+  const holds = new Map<string, number>();
+  const ingesting = new Set<string>();
+  const sizes = new Map<string, { readonly bytes: bigint; readonly inodes: bigint }>();
+
+  function hold(name: string): string {
+    holds.set(name, (holds.get(name) ?? 0) + 1);
+    return name;
+  }
+
+  async function unpackNew(
+    diffId: string,
+    unpack: (directory: string) => Promise<void>,
+  ): Promise<string> {
+    const id = randomUUID();
+    const directory = join(paths.ingest, id);
+    ingesting.add(id);
+    try {
+      // The root of a layer that doesn't say otherwise, as every unpacker makes it.
+      await mkdir(directory, { recursive: true, mode: 0o755 });
+      await unpack(directory);
+      await mkdir(paths.layers, { recursive: true, mode: 0o700 });
+      const name = await freeName(diffId);
+      await rename(directory, join(paths.layers, name));
+      byDiffId.set(diffId, name);
+      return name;
+    } catch (error) {
+      await removeTree(directory).catch((cause: unknown) =>
+        log.warn({ err: cause, directory }, 'A failed layer stays until the next sweep.'),
+      );
+      throw error;
+    } finally {
+      ingesting.delete(id);
+    }
+  }
+
+  async function freeName(diffId: string): Promise<string> {
+    const hex = diffId.slice('sha256:'.length);
+    for (let length = NAME_CHARACTERS_MIN; length < hex.length; length += 1) {
+      const name = hex.slice(0, length);
+      if (!(await exists(join(paths.layers, name)))) return name;
+    }
+    return hex;
+  }
+
+  return {
+    async adopt({ diffId, name }) {
+      if (!(await exists(join(paths.layers, name)))) return false;
+      byDiffId.set(diffId, name);
+      return true;
+    },
+
+    async ensure(diffId, unpack) {
+      for (;;) {
+        const known = byDiffId.get(diffId);
+        if (known !== undefined) return hold(known);
+        const joined = pending.get(diffId);
+        if (joined === undefined) break;
+        // The other pull's failure (its credentials, its mirror) need not be ours.
+        await joined.catch(() => {});
+      }
+      const work = unpackNew(diffId, unpack);
+      pending.set(diffId, work);
+      try {
+        return hold(await work);
+      } finally {
+        pending.delete(diffId);
+      }
+    },
+
+    release(names) {
+      for (const name of names) {
+        const left = (holds.get(name) ?? 1) - 1;
+        if (left > 0) holds.set(name, left);
+        else holds.delete(name);
+      }
+    },
+
+    async collect(needed) {
+      for (const name of await listDirectory(paths.layers)) {
+        if (needed.has(name) || holds.has(name)) continue;
+        for (const [diffId, known] of byDiffId) {
+          if (known === name) byDiffId.delete(diffId);
+        }
+        sizes.delete(name);
+        await mkdir(paths.trash, { recursive: true, mode: 0o700 });
+        await rename(join(paths.layers, name), join(paths.trash, `${name}.${randomUUID()}`));
+      }
+    },
+
+    async emptyTrash() {
+      for (const name of await listDirectory(paths.trash)) {
+        await removeTree(join(paths.trash, name));
+      }
+      for (const name of await listDirectory(paths.ingest)) {
+        if (!ingesting.has(name)) await removeTree(join(paths.ingest, name));
+      }
+    },
+
+    usage() {
+      let bytes = 0n;
+      let inodes = 0n;
+      for (const size of sizes.values()) {
+        bytes += size.bytes;
+        inodes += size.inodes;
+      }
+      return { bytes, inodes };
+    },
+
+    async measure(signal) {
+      for (const name of new Set(byDiffId.values())) {
+        if (sizes.has(name)) continue;
+        const size = await diskUsage(join(paths.layers, name), signal);
+        if ([...byDiffId.values()].includes(name)) sizes.set(name, size);
+      }
+    },
+  };
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,276 @@
+// Pulling an image: resolve, choose the platform, fetch configuration and layers, commit the record.
+// Every layer is verified twice, as it was sent (digest) and as it was meant (diffID).
+
+import { createHash } from 'node:crypto';
+import type { Semaphore } from '@cribus/chassis/queue.ts';
+import { createSemaphore } from '@cribus/chassis/queue.ts';
+import type { Service } from '@cribus/chassis/service.ts';
+import { Failure } from '@cribus/contracts/failure.ts';
+import type { AuthConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { ImageRecord, LayerUse, type ObjectReport } from '@cribus/contracts/gen/node/v1/records.ts';
+import {
+  canonicalReference,
+  type ImageReference,
+  parseImageReference,
+} from '@cribus/contracts/image-reference.ts';
+import type { ImageStore } from './image-store.ts';
+import { startUnpacking } from './layers/unpack.ts';
+import { type PullMetrics, type PullProgress, watchProgress } from './pull-progress.ts';
+import { type Credentials, credentialsOf } from './registry/credentials.ts';
+import { hostsOf } from './registry/hosts-file.ts';
+import {
+  choosePlatform,
+  type Descriptor,
+  hostPlatform,
+  type Manifest,
+  parseConfigBlob,
+  parseManifest,
+  platformText,
+} from './registry/manifest.ts';
+import { createImageSource, type ImageSource } from './registry/source.ts';
+
+export interface PullRequest {
+  readonly image: string;
+  readonly auth: AuthConfig | undefined;
+  /** The service's end; a pull has no total time. */
+  readonly signal: AbortSignal;
+}
+
+export interface PullResult {
+  readonly imageId: string;
+  readonly changed: readonly ObjectReport[];
+}
+
+/** Pulls; calls with the same reference and credentials share one pull. */
+export type Puller = (request: PullRequest) => Promise<PullResult>;
+
+interface Deps {
+  readonly service: Service;
+  readonly store: ImageStore;
+  readonly metrics: PullMetrics;
+  readonly downloads: Semaphore;
+  readonly unpacks: Semaphore;
+}
+
+interface Pull {
+  readonly reference: ImageReference;
+  readonly source: ImageSource;
+  readonly signal: AbortSignal;
+  readonly progress: PullProgress;
+}
+
+const INDEX_DEPTH_MAX = 3;
+
+/** Makes the puller; it keeps the maxima of parallel work over all pulls. */
+export function createPuller(options: {
+  readonly service: Service;
+  readonly store: ImageStore;
+  readonly metrics: PullMetrics;
+}): Puller {
+  const { images } = options.service.config;
+  const deps: Deps = {
+    ...options,
+    downloads: createSemaphore(images.max_parallel_downloads),
+    unpacks: createSemaphore(images.max_parallel_unpacks),
+  };
+  const running = new Map<string, Promise<PullResult>>();
+  return (request) => {
+    const reference = parseImageReference(request.image);
+    const credentials = credentialsOf(request.auth, reference.registry);
+    const key = createHash('sha256')
+      .update(JSON.stringify([canonicalReference(reference), credentials]))
+      .digest('hex');
+    const joined = running.get(key);
+    if (joined !== undefined) return joined;
+    const pull = pullOnce(deps, { reference, credentials, signal: request.signal }).finally(() =>
+      running.delete(key),
+    );
+    running.set(key, pull);
+    return pull;
+  };
+}
+
+async function pullOnce(
+  deps: Deps,
+  request: {
+    readonly reference: ImageReference;
+    readonly credentials: Credentials;
+    readonly signal: AbortSignal;
+  },
+): Promise<PullResult> {
+  const { service, store } = deps;
+  const { reference } = request;
+  const { certs_dir, progress_timeout_s } = service.config.images;
+  const source = createImageSource({
+    reference,
+    credentials: request.credentials,
+    hosts: await hostsOf(certs_dir, reference.registry),
+    idleTimeoutMs: progress_timeout_s * 1000,
+    clock: service.clock,
+  });
+  const failed = new AbortController();
+  const signal = AbortSignal.any([request.signal, failed.signal]);
+  const held: string[] = [];
+  const progress = watchProgress(service, deps.metrics, canonicalReference(reference));
+  const pull: Pull = { reference, source, signal, progress };
+  try {
+    const { image, digest } = await fetchImage(deps, pull, held);
+    const changed: ObjectReport[] = [];
+    const record = await store.exclusively(() =>
+      store.addImage(image, { reference, digest, changed }),
+    );
+    progress.succeeded(record.id);
+    return { imageId: record.id, changed };
+  } catch (error) {
+    progress.failed(error);
+    throw error;
+  } finally {
+    failed.abort();
+    source.close();
+    store.layers.release(held);
+  }
+}
+
+async function fetchImage(
+  deps: Deps,
+  pull: Pull,
+  held: string[],
+): Promise<{ readonly image: ImageRecord; readonly digest: string }> {
+  const { store, service } = deps;
+  const { manifest, digest, manifestDigest } = await resolve(deps, pull);
+  const known = await store.readBlob(manifest.config.digest);
+  const configJson = known ?? (await pull.source.fetchConfig(manifest.config, pull.signal));
+  if (known === undefined) await store.writeBlob(manifest.config.digest, configJson);
+  const config = parseConfigBlob(configJson);
+  if (config.diffIds.length !== manifest.layers.length) {
+    throw new Failure(
+      'data_loss',
+      `pull ${canonicalReference(pull.reference)}: ${manifest.layers.length} layers, but ${config.diffIds.length} diff_ids`,
+    );
+  }
+  checkPlatform(config.platform, pull.reference);
+  const layers = await fetchLayers(deps, pull, { manifest, diffIds: config.diffIds, held });
+  const layerBytes = manifest.layers.reduce((sum, layer) => sum + layer.sizeBytes, 0);
+  const image = ImageRecord.fromPartial({
+    id: manifest.config.digest,
+    sizeBytes: BigInt(configJson.length + layerBytes),
+    configJson,
+    layers,
+    manifestDigest,
+    pulledAtNs: service.clock.nowNs(),
+    platform: platformText(config.platform),
+  });
+  return { image, digest };
+}
+
+function checkPlatform(
+  platform: { readonly os: string; readonly architecture: string },
+  reference: ImageReference,
+): void {
+  const here = hostPlatform();
+  // A configuration without them is a builder's carelessness; one for another machine can't run.
+  const fits =
+    (platform.os === '' || platform.os === here.os) &&
+    (platform.architecture === '' || platform.architecture === here.architecture);
+  if (fits) return;
+  throw new Failure(
+    'not_found',
+    `pull ${canonicalReference(reference)}: the image is for ${platform.os}/${platform.architecture}, this machine is ${platformText(here)}`,
+  );
+}
+
+/** From the reference to the manifest of this platform. */
+async function resolve(
+  deps: Deps,
+  pull: Pull,
+): Promise<{
+  readonly manifest: Extract<Manifest, { kind: 'image' }>;
+  readonly digest: string;
+  readonly manifestDigest: string;
+}> {
+  const { reference } = pull;
+  let which = reference.digest ?? reference.tag ?? 'latest';
+  let digest: string | undefined;
+  for (let depth = 0; depth < INDEX_DEPTH_MAX; depth += 1) {
+    const known = which.startsWith('sha256:') ? await deps.store.readBlob(which) : undefined;
+    const fetched =
+      known === undefined
+        ? await pull.source.fetchManifest(which, pull.signal)
+        : { body: known, digest: which, contentType: '' };
+    if (known === undefined) await deps.store.writeBlob(fetched.digest, fetched.body);
+    digest ??= fetched.digest;
+    const manifest = parseManifest(fetched.body, fetched.contentType);
+    if (manifest.kind === 'image') return { manifest, digest, manifestDigest: fetched.digest };
+    which = choosePlatform(manifest.entries, hostPlatform()).digest;
+  }
+  throw new Failure(
+    'unsupported',
+    `pull ${canonicalReference(reference)}: lists within lists of manifests`,
+  );
+}
+
+async function fetchLayers(
+  deps: Deps,
+  pull: Pull,
+  image: {
+    readonly manifest: Extract<Manifest, { kind: 'image' }>;
+    readonly diffIds: readonly string[];
+    readonly held: string[];
+  },
+): Promise<LayerUse[]> {
+  const abort = new AbortController();
+  const signal = AbortSignal.any([pull.signal, abort.signal]);
+  const work = image.manifest.layers.map(async (blob, index) => {
+    const diffId = image.diffIds[index] ?? '';
+    const name = await deps.store.layers.ensure(diffId, (directory) =>
+      deps.downloads.run(
+        () => fetchLayer(deps, { ...pull, signal }, { blob, diffId, directory }),
+        signal,
+      ),
+    );
+    image.held.push(name);
+    const { digest, mediaType, sizeBytes } = blob;
+    return LayerUse.fromPartial({ diffId, digest, mediaType, sizeBytes: BigInt(sizeBytes), name });
+  });
+  try {
+    return await Promise.all(work);
+  } catch (error) {
+    // The others stop, and have stopped when we answer: nothing may be written afterwards.
+    abort.abort(error);
+    await Promise.allSettled(work);
+    throw error;
+  }
+}
+
+/** One layer from the first host that has it whole. */
+async function fetchLayer(
+  deps: Deps,
+  pull: Pull,
+  layer: { readonly blob: Descriptor; readonly diffId: string; readonly directory: string },
+): Promise<void> {
+  const { blob, diffId, directory } = layer;
+  pull.progress.expect(blob.sizeBytes);
+  await pull.source.withEachHost('pull', async (client) => {
+    const unpacking = await startUnpacking(directory, deps.unpacks, pull.signal);
+    try {
+      for await (const chunk of pull.source.readBlob(client, blob, pull.signal)) {
+        pull.progress.received(chunk.length);
+        await unpacking.write(chunk);
+      }
+      const result = await unpacking.finish();
+      const where = `layer ${blob.digest} from ${client.host.base.host}`;
+      if (result.digest !== blob.digest) {
+        throw new Failure('data_loss', `${where} has the digest ${result.digest}`);
+      }
+      if (result.diffId !== diffId) {
+        throw new Failure('data_loss', `${where} has the diffID ${result.diffId}, not ${diffId}`);
+      }
+    } catch (error) {
+      pull.signal.throwIfAborted();
+      await unpacking.discard();
+      throw error;
+    } finally {
+      await unpacking.close();
+    }
+  });
+}

@@ -1,0 +1,87 @@
+// What a crash or a removal left is cleared at start and every ten minutes: leases of containers that
+// are gone, layers and blobs that nothing names, half-done ingests. Layers are measured here too.
+
+import { randomUUID } from 'node:crypto';
+import type { Service } from '@cribus/chassis/service.ts';
+import { isFailure } from '@cribus/contracts/failure.ts';
+import { InventoryRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import { runtimeOwner } from '@cribus/contracts/subjects.ts';
+import type { ImageStore } from './image-store.ts';
+
+interface Deps {
+  readonly service: Service;
+  readonly store: ImageStore;
+}
+
+const SWEEP_INTERVAL_MS = 10 * 60_000;
+const MEASURE_INTERVAL_MS = 5_000;
+const INVENTORY_TIMEOUT_MS = 30_000;
+const INVENTORY_PAGES_MAX = 10_000;
+/** A younger lease may belong to a container whose record is being written. */
+const LEASE_AGE_MIN_NS = 5n * 60n * 1_000_000_000n;
+
+/** Sweeps and measures until the service stops. */
+export async function sweepForEver(deps: Deps): Promise<void> {
+  const { service, store } = deps;
+  const { clock, stopping } = service;
+  let nextSweepMs = clock.monotonicMs();
+  while (!stopping.aborted) {
+    try {
+      if (clock.monotonicMs() >= nextSweepMs) {
+        nextSweepMs = clock.monotonicMs() + SWEEP_INTERVAL_MS;
+        await endOrphanedLeases(deps);
+        await store.sweep();
+      }
+      await store.layers.measure(stopping);
+      await clock.sleep(MEASURE_INTERVAL_MS, stopping);
+    } catch (error) {
+      if (stopping.aborted) return;
+      service.log.warn({ err: error }, 'A sweep failed and is tried again later.');
+      await clock.sleep(MEASURE_INTERVAL_MS, stopping).catch(() => {});
+    }
+  }
+}
+
+async function endOrphanedLeases({ service, store }: Deps): Promise<void> {
+  const handlers = new Set(store.leases.all().map((lease) => lease.handler));
+  for (const handler of handlers) {
+    const askedAtNs = service.clock.nowNs();
+    let living: Set<string>;
+    try {
+      living = await containersOf(service, handler);
+    } catch (error) {
+      if (!isFailure(error) && !(error instanceof Error && error.name === 'TimeoutError'))
+        throw error;
+      // A worker that is down keeps its leases: its containers may well run.
+      service.log.info({ handler, why: error.message }, 'The leases of this handler stay.');
+      continue;
+    }
+    for (const lease of store.leases.all()) {
+      const old = lease.takenAtNs < askedAtNs - LEASE_AGE_MIN_NS;
+      if (lease.handler !== handler || living.has(lease.id) || !old) continue;
+      service.log.info({ lease: lease.id, handler }, 'A lease whose container is gone has ended.');
+      await store.exclusively(() => store.removeLease(lease.id));
+    }
+  }
+}
+
+/** Every container of a handler, from its complete inventory. */
+async function containersOf(service: Service, handler: string): Promise<Set<string>> {
+  const ids = new Set<string>();
+  let pageToken = '';
+  for (let page = 0; page < INVENTORY_PAGES_MAX; page += 1) {
+    const { result } = await service.bus.ask(
+      'inventory',
+      InventoryRequest.fromPartial({ pageToken }),
+      {
+        owner: runtimeOwner(handler),
+        signal: AbortSignal.any([service.stopping, service.clock.timeout(INVENTORY_TIMEOUT_MS)]),
+        requestId: randomUUID(),
+      },
+    );
+    for (const report of result.objects) ids.add(report.id);
+    pageToken = result.nextPageToken;
+    if (pageToken === '') return ids;
+  }
+  throw new Error(`the inventory of ${handler} has over ${INVENTORY_PAGES_MAX} pages`);
+}

@@ -1,0 +1,64 @@
+// TakeLease: the layers of an image for a container, kept until the lease ends. The lease is on disk
+// before its layers are told, so no crash lets them be collected under a container.
+
+import type { VerbHandler } from '@cribus/chassis/owner.ts';
+import type { Service } from '@cribus/chassis/service.ts';
+import { Failure } from '@cribus/contracts/failure.ts';
+import { ImageRecord, LeaseRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import { TakeLeaseResponse } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import { type ImageStore, requireImage } from '../image-store.ts';
+
+const LEASE_FORMAT = 1;
+
+/** Idempotent by id. Raises not_found for an absent image, invalid_argument for a bad id or name. */
+export function takeLease(deps: {
+  readonly service: Service;
+  readonly store: ImageStore;
+}): VerbHandler<'take-lease'> {
+  const { service, store } = deps;
+  return async ({ leaseId, handler, image: name }) => {
+    if (!/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/.test(leaseId)) {
+      throw new Failure(
+        'invalid_argument',
+        `lease ${JSON.stringify(leaseId.slice(0, 200))}: a bad id`,
+      );
+    }
+    if (name === '') throw new Failure('invalid_argument', `lease ${leaseId}: no image is named`);
+    return store.exclusively(async () => {
+      const before = store.leases.get(leaseId);
+      if (before !== undefined) return answer(store, await leasedImage(store, before));
+      const image = requireImage(store, name);
+      const layerNames = image.layers.map((layer) => layer.name).reverse();
+      const lease = LeaseRecord.fromPartial({
+        format: LEASE_FORMAT,
+        id: leaseId,
+        imageId: image.id,
+        handler,
+        layerNames,
+        takenAtNs: service.clock.nowNs(),
+      });
+      await store.leases.put(lease, { durable: true });
+      return answer(store, image);
+    });
+  };
+}
+
+/** The image of a lease, also when its record was removed meanwhile: its configuration is kept. */
+async function leasedImage(store: ImageStore, lease: LeaseRecord): Promise<ImageRecord> {
+  const image = store.images.get(lease.imageId);
+  if (image !== undefined) return image;
+  const configJson = await store.readBlob(lease.imageId);
+  if (configJson === undefined) {
+    throw new Failure('not_found', `lease ${lease.id}: image ${lease.imageId} is gone`);
+  }
+  const layers = lease.layerNames.map((name) => ({ name })).reverse();
+  return ImageRecord.fromPartial({ id: lease.imageId, configJson, layers });
+}
+
+function answer(store: ImageStore, image: ImageRecord): TakeLeaseResponse {
+  return TakeLeaseResponse.fromPartial({
+    image,
+    layersDir: store.paths.layers,
+    layerNames: image.layers.map((layer) => layer.name).reverse(),
+  });
+}
