@@ -11,7 +11,7 @@ import { buildCapabilities } from './capabilities.ts';
 import { buildDevices } from './devices.ts';
 import { type Invalid, invalidOf } from './invalid-field.ts';
 import { buildMounts } from './mounts.ts';
-import { buildIdMappings, buildNamespaces } from './namespaces.ts';
+import { buildIdMappings, buildNamespaces, checkMapped } from './namespaces.ts';
 import { processArgs, processCwd, processEnv } from './process.ts';
 import { buildResources, oomScoreAdj, withDevices } from './resources.ts';
 import { buildSeccomp } from './seccomp.ts';
@@ -40,6 +40,7 @@ export function buildContainerSpec(input: SpecInput): BuiltSpec {
     { resources: container.linux?.resources, host: input.host },
     invalid,
   );
+  const idMappings = buildIdMappings(input, invalid);
   const process = buildProcess(input, security, invalid);
   const seccomp = buildSeccomp(
     {
@@ -64,7 +65,7 @@ export function buildContainerSpec(input: SpecInput): BuiltSpec {
     linux: {
       cgroupsPath: input.cgroupsPath,
       namespaces: buildNamespaces({ ...input, privileged: security.privileged }),
-      ...buildIdMappings(input, invalid),
+      ...idMappings,
       devices: devices.devices,
       resources: withDevices(limits.resources, devices.rules),
       maskedPaths: security.privileged ? [] : security.maskedPaths,
@@ -120,6 +121,7 @@ function buildProcess(
     { security, imageUser: image.config.User ?? '', passwd: input.passwd, group: input.group },
     invalid,
   );
+  checkMapped(user, input, invalid);
   const capabilities = buildCapabilities(security, host.capabilities, invalid);
   const appArmor = buildAppArmor({ security, host }, invalid);
   const { selinuxLabel } = buildSelinux({ ...input, security });

@@ -156,10 +156,8 @@ function checkReadOnly(mount: Mount, input: SpecInput, invalid: Invalid): void {
   }
   if (input.host.recursiveReadOnlyMounts === false) {
     // The kubelet knows this word as a reason (kubelet, ErrRROUnsupported).
-    throw new Failure(
-      'kubelet_reason',
-      `RROUnsupported: ${field}: this handler can't mount recursively read-only`,
-    );
+    const refused = invalid(field, "this handler can't mount recursively read-only");
+    throw new Failure('kubelet_reason', `RROUnsupported: ${refused.message}`);
   }
 }
 

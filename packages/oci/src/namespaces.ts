@@ -2,7 +2,7 @@
 
 import type { IDMapping } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { Invalid } from './invalid-field.ts';
-import type { NamespaceType, SpecIdMapping, SpecNamespace } from './spec.ts';
+import type { NamespaceType, SpecIdMapping, SpecNamespace, SpecUser } from './spec.ts';
 import type { HostFacts, NamespacePaths } from './spec-input.ts';
 
 export interface NamespaceInput {
@@ -51,4 +51,20 @@ export function buildIdMappings(input: IdMappingInput, invalid: Invalid) {
     uidMappings: map('userns_options.uids', input.uidMappings),
     gidMappings: map('userns_options.gids', input.gidMappings),
   };
+}
+
+/** An id that a user namespace doesn't map can't be switched to: said here, not by the engine. */
+export function checkMapped(user: SpecUser, input: IdMappingInput, invalid: Invalid): void {
+  if (input.namespaces.user === undefined) return;
+  const check = (field: string, id: number, mappings: readonly IDMapping[] = []): void => {
+    const mapped = mappings.some(
+      ({ containerId, length }) => id >= containerId && id < containerId + length,
+    );
+    if (!mapped) throw invalid(field, `id ${id} is not mapped in the pod's user namespace`);
+  };
+  check('run_as_user', user.uid, input.uidMappings);
+  check('run_as_group', user.gid, input.gidMappings);
+  for (const gid of user.additionalGids ?? []) {
+    check('supplemental_groups', gid, input.gidMappings);
+  }
 }

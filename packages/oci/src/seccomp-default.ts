@@ -14,11 +14,11 @@ const ENOSYS = 38;
 const ALLOW = 'SCMP_ACT_ALLOW';
 const ERRNO = 'SCMP_ACT_ERRNO';
 
-/** All the ways into a 64-bit kernel; the engine drops those that aren't its machine's (seccomp(2)). */
-const ARCHITECTURES: readonly string[] =
-  process.arch === 'arm64'
-    ? ['SCMP_ARCH_AARCH64', 'SCMP_ARCH_ARM']
-    : ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86', 'SCMP_ARCH_X32'];
+/** A machine's own system call tables: its 64-bit one, and those of the 32-bit programs it runs. */
+const ARCHITECTURES: Readonly<Record<'x64' | 'arm64', readonly string[]>> = {
+  x64: ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86', 'SCMP_ARCH_X32'],
+  arm64: ['SCMP_ARCH_AARCH64', 'SCMP_ARCH_ARM'],
+};
 
 const words = (text: string): string[] => text.trim().split(/\s+/);
 
@@ -167,12 +167,15 @@ const WITHOUT_ADMIN: readonly SpecSyscallRule[] = [
 ];
 
 /** The filter for a container whose bounding set is `capabilities` (names with CAP_). */
-export function defaultSeccomp(capabilities: readonly string[]): SpecSeccomp {
+export function defaultSeccomp(
+  capabilities: readonly string[],
+  arch: 'x64' | 'arm64',
+): SpecSeccomp {
   const opened = new Set(capabilities.flatMap((name) => BY_CAPABILITY[name] ?? []));
   return {
     defaultAction: ERRNO,
     defaultErrnoRet: EPERM,
-    architectures: ARCHITECTURES,
+    architectures: ARCHITECTURES[arch],
     syscalls: [
       ...ALWAYS,
       ...(opened.size === 0 ? [] : [{ names: [...opened], action: ALLOW }]),

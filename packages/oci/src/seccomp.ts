@@ -37,12 +37,16 @@ export function buildSeccomp(input: SeccompInput, invalid: Invalid): SpecSeccomp
     );
   }
   if (profile.profileType === ProfileType.RuntimeDefault) {
-    return defaultSeccomp(input.capabilities);
+    return defaultSeccomp(input.capabilities, machine(input.host));
   }
   if (input.localhost === undefined) {
     throw invalid('seccomp.localhost_ref', `no profile at ${quoted(profile.localhostRef)}`);
   }
   return parseProfile(input.localhost, profile.localhostRef, invalid);
+}
+
+function machine(host: HostFacts): 'x64' | 'arm64' {
+  return (host.arch ?? process.arch) === 'arm64' ? 'arm64' : 'x64';
 }
 
 /** The host path of the profile to read for this container; undefined where none is needed. */

@@ -25,6 +25,8 @@ export interface HostFacts {
   readonly ociVersion: string;
   /** Host devices for a privileged container: everything below /dev that is a device node. */
   readonly devices: readonly HostDevice[];
+  /** Absent: the machine that this runs on. */
+  readonly arch?: 'x64' | 'arm64';
   /** Whether a swap limit can be set (memory.memsw, or memory.swap.max). Absent: yes. */
   readonly swapAccounting?: boolean;
   /** Whether the hugetlb controller is there. Absent: no, and huge page limits are left out. */

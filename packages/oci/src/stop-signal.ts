@@ -74,6 +74,15 @@ export function signalNumber(name: string): number | undefined {
   return number >= REALTIME_MIN && number <= REALTIME_MAX ? number : undefined;
 }
 
+/** The CRI's value for a signal as resolveStopSignal spells it, for ContainerStatus.stop_signal. */
+export function criSignal(name: string): Signal {
+  const number = signalNumber(name);
+  const found = Object.values(Signal).find(
+    (signal) => signal !== Signal.RUNTIME_DEFAULT && signalNumber(criSignalName(signal)) === number,
+  );
+  return found ?? Signal.RUNTIME_DEFAULT;
+}
+
 function criSignalName(signal: Signal): string {
   const found = Object.entries(Signal).find(([, value]) => value === signal);
   // The enum spells the signs out: SIGRTMINPLUS3, SIGRTMAXMINUS14.
