@@ -1,7 +1,6 @@
 // Asking an owner, and hearing its events. One connection per service; core NATS only.
 
 import { randomUUID } from 'node:crypto';
-import { join } from 'node:path';
 import { Failure, failureFromHeaders } from '@cribus/contracts/failure.ts';
 import { ObjectReport, OwnerStatus } from '@cribus/contracts/gen/node/v1/records.ts';
 import { Reply } from '@cribus/contracts/gen/node/v1/verbs.ts';
@@ -17,19 +16,17 @@ import {
   verbSubject,
 } from '@cribus/contracts/subjects.ts';
 import { type Clock, systemClock } from '@cribus/host/clock.ts';
-import { readFileIfExists } from '@cribus/host/files.ts';
 import {
-  type ConnectionOptions,
   connect,
   headers as createHeaders,
   createInbox,
   type Msg,
   type MsgHdrs,
   type NatsConnection,
-  nkeyAuthenticator,
 } from '@nats-io/transport-node';
 import { type Asker, createAsker } from './bus/ask.ts';
 import { createGapDetector } from './bus/gaps.ts';
+import { connectionOptions } from './bus/options.ts';
 import { requestCodec, responseCodec } from './codecs.ts';
 import type { Logger } from './log.ts';
 import { injectTrace } from './tracing.ts';
@@ -119,11 +116,6 @@ export interface ConnectedBus extends Bus {
 
 /** While the server can't be reached at first, it is tried this often; later the client does it. */
 const CONNECT_INTERVAL_MS = 250;
-const CONNECT_TIMEOUT_MS = 2_000;
-/** A server that is killed is noticed at once by its socket; one that hangs, after two of these. */
-const PING_INTERVAL_MS = 5_000;
-const RECONNECT_WAIT_MS = 100;
-const RECONNECT_JITTER_MS = 50;
 /** What NATS takes when it does not say otherwise (nats-server, max_payload). */
 const MAX_PAYLOAD_BYTES_DEFAULT = 1024 * 1024;
 
@@ -149,46 +141,6 @@ export async function connectBus(
       await clock.sleep(CONNECT_INTERVAL_MS, options.signal);
     }
   }
-}
-
-/** Credentials: the service's nkey seed where there is one, else those in the URL. */
-async function connectionOptions(options: ConnectOptions): Promise<ConnectionOptions> {
-  const urls = options.url.split(',').map((text) => {
-    if (!URL.canParse(text)) {
-      throw new Failure('invalid_argument', 'nats.url: must be like nats://host:port');
-    }
-    return new URL(text);
-  });
-  const [first] = urls;
-  const seed =
-    options.credentialsDirectory === ''
-      ? undefined
-      : await readFileIfExists(join(options.credentialsDirectory, `${options.service}.nk`));
-  const user = decodeURIComponent(first?.username ?? '');
-  const pass = decodeURIComponent(first?.password ?? '');
-  return {
-    servers: urls.map((url) => `${url.hostname}:${url.port === '' ? '4222' : url.port}`),
-    name: options.service,
-    inboxPrefix: `_INBOX_${options.service}`,
-    reconnect: true,
-    maxReconnectAttempts: -1,
-    reconnectTimeWait: RECONNECT_WAIT_MS,
-    reconnectJitter: RECONNECT_JITTER_MS,
-    pingInterval: PING_INTERVAL_MS,
-    maxPingOut: 2,
-    timeout: CONNECT_TIMEOUT_MS,
-    // A server that restarts may refuse credentials for a moment; giving up would be for ever.
-    ignoreAuthErrorAbort: true,
-    ignoreClusterUpdates: true,
-    ...(first?.protocol === 'tls:' ? { tls: {} } : {}),
-    ...(seed === undefined
-      ? user === ''
-        ? {}
-        : pass === ''
-          ? { token: user }
-          : { user, pass }
-      : { authenticator: nkeyAuthenticator(Buffer.from(seed.toString('utf8').trim())) }),
-  };
 }
 
 interface Connected {

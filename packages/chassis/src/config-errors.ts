@@ -42,7 +42,7 @@ function keysAt(schema: v.GenericSchema, path: readonly string[]): string[] {
   let here: unknown = unwrap(schema);
   for (const key of path) {
     const entries = entriesOf(here);
-    here = unwrap(entries === undefined ? valueOf(here) : entries[key]);
+    here = unwrap(entries === undefined ? freeValueOf(here) : entries[key]);
   }
   return Object.keys(entriesOf(here) ?? {});
 }
@@ -61,7 +61,7 @@ export function entriesOf(schema: unknown): Readonly<Record<string, unknown>> | 
 }
 
 /** The schema of each value of a table with free names. */
-export function valueOf(schema: unknown): unknown {
+export function freeValueOf(schema: unknown): unknown {
   return typeof schema === 'object' && schema !== null && 'value' in schema
     ? schema.value
     : undefined;

@@ -150,7 +150,7 @@ async function createRedis(options: MirrorOptions): Promise<Redis> {
     retryStrategy: (times: number) => Math.min(50 * times, RECONNECT_WAIT_MS_MAX),
   };
   return options.url.startsWith('unix://')
-    ? new Redis({ ...common, path: decodeURIComponent(options.url.slice('unix://'.length)) })
+    ? new Redis({ ...common, path: options.url.slice('unix://'.length) })
     : new Redis(options.url, common);
 }
 

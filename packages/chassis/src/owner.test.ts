@@ -345,7 +345,8 @@ describe('owner', () => {
     await connection.close();
     const [ping, info, stats] = answers;
     assert.equal(ping?.['type'], 'io.nats.micro.v1.ping_response');
-    assert.equal((ping?.['metadata'] as Record<string, string>)['handler'], 'runc');
+    const metadata = ping?.['metadata'] as Record<string, string> | undefined;
+    assert.equal(metadata?.['handler'], 'runc');
     assert.equal(info?.['version'], '1.2.3');
     const endpoints = stats?.['endpoints'] as Record<string, unknown>[];
     const endpoint = endpoints.find((one) => one['name'] === 'create-container');
