@@ -2,6 +2,7 @@
 // recorded. A stop that finds another one running joins it and keeps the earlier kill time.
 
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
+import { addChanged } from '@cribus/chassis/records.ts';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
 import { EXIT_CODE_KILLED } from './exits.ts';
@@ -135,7 +136,7 @@ function isHopeless(_worker: Worker, record: ContainerRecord): boolean {
 export function reportAfter(worker: Worker, id: string, context: VerbContext): void {
   const record = worker.store.get(id);
   if (record === undefined) return;
-  context.changed.push({
+  addChanged(context.changed, {
     owner: worker.owner,
     version: record.version,
     id,
