@@ -12,7 +12,7 @@ import { oomScoreAdj } from './resources.ts';
 import type { SpecMount } from './spec.ts';
 import type { BuiltSandboxSpec, SandboxSpecInput } from './spec-input.ts';
 
-/** The last to be killed when memory runs out: with it goes the whole pod (kubelet's qos policy). */
+/** The last to be killed when memory runs out: with it goes the whole pod. */
 const SANDBOX_OOM_SCORE_ADJ = -998;
 
 /**

@@ -1,5 +1,5 @@
-// From a CRI container configuration to the OCI runtime configuration of its process. Pure: all that
-// must be read from the host or the image is in the input.
+// From a CRI container configuration to the OCI runtime configuration of its process. Pure: all
+// that must be read from the host or the image is in the input.
 
 import { Failure } from '@cribus/contracts/failure.ts';
 import {
@@ -24,9 +24,10 @@ import { resolveUser } from './user.ts';
 /**
  * Builds the spec of one container.
  *
- * @throws Failure invalid_argument naming container and field for what is wrong regardless of state;
- * wrong_state for a profile that this host can't apply; unsupported for CDI devices; kubelet_reason
- * RROUnsupported where recursive read-only mounts are asked of a handler without them.
+ * @throws Failure invalid_argument naming container and field for what is wrong regardless of
+ * state; wrong_state for a profile that this host can't apply; unsupported for CDI devices;
+ * kubelet_reason RROUnsupported where recursive read-only mounts are asked of a handler without
+ * them.
  */
 export function buildContainerSpec(input: SpecInput): BuiltSpec {
   const { container } = input;

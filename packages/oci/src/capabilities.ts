@@ -4,7 +4,9 @@ import type { LinuxContainerSecurityContext } from '@cribus/contracts/gen/cri/v1
 import { type Invalid, quoted } from './invalid-field.ts';
 import type { SpecCapabilities } from './spec.ts';
 
-/** Every capability, by the kernel's number from 0 (include/uapi/linux/capability.h, 5.9 and later). */
+/**
+ * Every capability, by the kernel's number from 0 (include/uapi/linux/capability.h, 5.9 and later).
+ */
 export const CAPABILITIES: readonly string[] = [
   'CAP_CHOWN',
   'CAP_DAC_OVERRIDE',
@@ -49,7 +51,9 @@ export const CAPABILITIES: readonly string[] = [
   'CAP_CHECKPOINT_RESTORE',
 ];
 
-/** What every container has unless it drops it: the set that containerd and Docker have in common. */
+/**
+ * What every container has unless it drops it: the set that containerd and Docker have in common.
+ */
 export const DEFAULT_CAPABILITIES: readonly string[] = [
   'CAP_CHOWN',
   'CAP_DAC_OVERRIDE',

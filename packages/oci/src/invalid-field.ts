@@ -1,4 +1,5 @@
-// How a request that is wrong regardless of state is refused: with the object, the field and the why.
+// How a request that is wrong regardless of state is refused: with the object, the field and the
+// why.
 
 import { Failure } from '@cribus/contracts/failure.ts';
 

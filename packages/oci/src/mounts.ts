@@ -1,5 +1,5 @@
-// The mounts of a container, in the order in which the engine makes them, and what they demand of the
-// root filesystem's propagation.
+// The mounts of a container, in the order in which the engine makes them, and what they demand of
+// the root filesystem's propagation.
 
 import { posix } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
@@ -23,9 +23,9 @@ export interface BuiltMounts {
 }
 
 /**
- * The kernel's file systems first, then the request's mounts and the sandbox's files, parents before
- * children (stable by depth). A request's mount replaces what we would mount at its place; one at
- * /dev also replaces everything below it. Of several at one place the last wins.
+ * The kernel's file systems first, then the request's mounts and the sandbox's files, parents
+ * before children (stable by depth). A request's mount replaces what we would mount at its place;
+ * one at /dev also replaces everything below it. Of several at one place the last wins.
  */
 export function buildMounts(input: SpecInput, invalid: Invalid): BuiltMounts {
   if (input.mounts.length > MOUNTS_MAX) {
@@ -60,7 +60,8 @@ function kernelMounts(input: SpecInput): SpecMount[] {
   const privileged = input.container.linux?.securityContext?.privileged ?? false;
   const access = privileged ? 'rw' : 'ro';
   // A new sysfs shows the network namespace of its mounter, and only the user namespace that owns
-  // that one may mount it: a pod with both a user namespace and the host's network binds the host's.
+  // that one may mount it: a pod with both a user namespace and the host's network binds the
+  // host's.
   const foreignNetwork = input.namespaces.user !== undefined && input.namespaces.network === 'host';
   return [
     ...baseMounts(),

@@ -5,7 +5,9 @@ import { type Invalid, quoted } from './invalid-field.ts';
 import type { SpecDeviceRule, SpecResources } from './spec.ts';
 import type { HostFacts } from './spec-input.ts';
 
-/** Below this an engine's own start-up doesn't fit into the container's cgroup (moby: 4 to 6 MiB). */
+/**
+ * Below this an engine's own start-up doesn't fit into the container's cgroup (moby: 4 to 6 MiB).
+ */
 const MEMORY_MIN_BYTES = 4 * 1024 * 1024;
 
 /** The range of oom_score_adj (proc(5)). */

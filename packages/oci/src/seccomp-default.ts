@@ -1,9 +1,9 @@
-// The filter of RuntimeDefault: which system calls a container may make. An allow-list in the spirit of
-// the policy that Docker publishes ("Seccomp security profiles for Docker"): what a program of a normal
-// distribution needs, and nothing that reaches past the container's namespaces without the capability
-// that guards it. What each call does is in its page of section 2 of the Linux man-pages, its names on
-// each architecture in the kernel's arch/*/entry/syscalls; names that an architecture lacks are passed
-// over by the engine.
+// The filter of RuntimeDefault: which system calls a container may make. An allow-list in the
+// spirit of the policy that Docker publishes ("Seccomp security profiles for Docker"): what a
+// program of a normal distribution needs, and nothing that reaches past the container's namespaces
+// without the capability that guards it. What each call does is in its page of section 2 of the
+// Linux man-pages, its names on each architecture in the kernel's arch/*/entry/syscalls; names that
+// an architecture lacks are passed over by the engine.
 
 import type { SpecSeccomp, SpecSyscallRule } from './spec.ts';
 
@@ -34,9 +34,9 @@ const FILES = words(`
   newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read
   readahead readlink readlinkat readv removexattr removexattrat rename renameat renameat2 rmdir
   sendfile sendfile64 setxattr setxattrat splice stat stat64 statfs statfs64 statx symlink symlinkat
-  sync sync_file_range sync_file_range2 arm_sync_file_range syncfs tee truncate truncate64 ugetrlimit
-  umask unlink unlinkat utime utimensat utimensat_time64 utimes vmsplice write writev file_getattr
-  file_setattr listmount statmount cachestat`);
+  sync sync_file_range sync_file_range2 arm_sync_file_range syncfs tee truncate truncate64
+  ugetrlimit umask unlink unlinkat utime utimensat utimensat_time64 utimes vmsplice write writev
+  cachestat file_getattr file_setattr listmount statmount`);
 
 /** Memory of the process itself. */
 const MEMORY = words(`
@@ -120,12 +120,14 @@ const BY_CAPABILITY: Readonly<Record<string, readonly string[]>> = {
 const AF_VSOCK = 40;
 
 /**
- * The personalities that change nothing about security (personality(2)): Linux, a 32-bit uname, both
- * with and without the 2.6 version, and the question for the current one.
+ * The personalities that change nothing about security (personality(2)): Linux, a 32-bit uname,
+ * both with and without the 2.6 version, and the question for the current one.
  */
 const PERSONALITIES = [0x0, 0x0008, 0x20000, 0x20008, 0xffffffff];
 
-/** clone(2): every CLONE_NEW* flag that makes a namespace but CLONE_NEWTIME, which clone can't take. */
+/**
+ * clone(2): every CLONE_NEW* flag that makes a namespace but CLONE_NEWTIME, which clone can't take.
+ */
 const CLONE_NEW_ANY = 0x7e020000;
 
 const ALWAYS: readonly SpecSyscallRule[] = [
@@ -162,7 +164,8 @@ const WITHOUT_ADMIN: readonly SpecSyscallRule[] = [
     action: ALLOW,
     args: [{ index: 0, value: CLONE_NEW_ANY, valueTwo: 0, op: 'SCMP_CMP_MASKED_EQ' }],
   },
-  // A filter can't look into the structure that clone3 is given; ENOSYS makes libc fall back on clone.
+  // A filter can't look into the structure that clone3 is given; ENOSYS makes libc fall back on
+  // clone.
   { names: ['clone3'], action: ERRNO, errnoRet: ENOSYS },
 ];
 

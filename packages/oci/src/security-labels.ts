@@ -42,10 +42,8 @@ export function buildAppArmor(
   const name = (asked?.localhostRef ?? '').replace(/^localhost\//, '');
   if (name === '') throw invalid('apparmor.localhost_ref', 'a Localhost profile needs a name');
   if (!host.appArmor) {
-    throw new Failure(
-      'wrong_state',
-      `${invalid('apparmor', `apparmor is not supported by this host, profile ${quoted(name)}`).message}`,
-    );
+    const why = `apparmor is not supported by this host, profile ${quoted(name)}`;
+    throw new Failure('wrong_state', invalid('apparmor', why).message);
   }
   if (host.appArmorProfiles !== undefined && !host.appArmorProfiles.includes(name)) {
     throw invalid('apparmor.localhost_ref', `apparmor profile not found: ${quoted(name)}`);
@@ -84,9 +82,11 @@ export function buildSelinux({ security, sandboxId, host }: SelinuxInput) {
   const hostShared = spaces?.pid === NamespaceMode.NODE || spaces?.ipc === NamespaceMode.NODE;
   if (options === undefined && hostShared) return {};
   const user = options?.user || 'system_u';
+  const role = options?.role || 'system_r';
+  const type = options?.type || 'container_t';
   const level = options?.level || `s0:${categoriesOf(sandboxId)}`;
   return {
-    selinuxLabel: `${user}:${options?.role || 'system_r'}:${options?.type || 'container_t'}:${level}`,
+    selinuxLabel: `${user}:${role}:${type}:${level}`,
     mountLabel: `${user}:object_r:container_file_t:${level}`,
   };
 }

@@ -12,6 +12,7 @@ import {
   PodSandboxConfig,
   RunPodSandboxRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { buildContainerSpec } from './build-spec.ts';
 import { CAPABILITIES } from './capabilities.ts';
 import type { ImageConfig } from './image-config.ts';
 import type { HostFacts, SpecInput } from './spec-input.ts';
@@ -172,8 +173,10 @@ export function recordedContainer(name: string, host: HostFacts): SpecInput {
       ...(users?.mode === 0 && users.uids.length > 0 ? { user: '/run/pins/user' } : {}),
     },
     ...(users === undefined ? {} : { uidMappings: users.uids, gidMappings: users.gids }),
-    localhostSeccomp:
-      '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}',
+    localhostSeccomp: JSON.stringify({
+      defaultAction: 'SCMP_ACT_ALLOW',
+      syscalls: [{ names: ['mkdir'], action: 'SCMP_ACT_ERRNO' }],
+    }),
   };
 }
 
@@ -183,6 +186,19 @@ export function recordedSandbox(name: string): PodSandboxConfig {
   const config = RunPodSandboxRequest.fromJSON(recorded.req).config;
   assert.ok(config !== undefined, name);
   return config;
+}
+
+/** Runs a table through the builder and keeps of each result what the table is about. */
+export function table(
+  name: string,
+  cases: Readonly<Record<string, CaseInput>>,
+  keep: (built: ReturnType<typeof buildContainerSpec>) => unknown,
+): void {
+  const results = Object.entries(cases).map(([title, given]) => [
+    title,
+    outcome(() => keep(buildContainerSpec(specInput(given)))),
+  ]);
+  check(name, Object.fromEntries(results));
 }
 
 /** A device of a request. */

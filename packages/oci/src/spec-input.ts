@@ -121,7 +121,10 @@ export interface SandboxBind {
   readonly writable?: boolean;
 }
 
-/** What the spec of a sandbox's own process is made from: a reaping init, or gVisor's root container. */
+/**
+ * What the spec of a sandbox's own process is made from: a reaping init, or gVisor's root
+ * container.
+ */
 export interface SandboxSpecInput {
   readonly sandboxId: string;
   readonly sandbox: PodSandboxConfig;

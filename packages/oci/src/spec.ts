@@ -1,5 +1,5 @@
-// The OCI runtime specification's types (runtime-spec v1.2: config.md and config-linux.md), as far as
-// this project writes them. A Spec is plain JSON: numbers only, never a bigint.
+// The OCI runtime specification's types (runtime-spec v1.2: config.md and config-linux.md), as far
+// as this project writes them. A Spec is plain JSON: numbers only, never a bigint.
 
 export interface Spec {
   readonly ociVersion: string;

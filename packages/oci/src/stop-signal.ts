@@ -49,8 +49,8 @@ export interface StopSignalInput {
 }
 
 /**
- * The request's signal, else the image's, else TERM; without SIG, as TERM or RTMIN+3. An image's that
- * is no signal is passed over with a note: the container must still be stoppable.
+ * The request's signal, else the image's, else TERM; without SIG, as TERM or RTMIN+3. An image's
+ * that is no signal is passed over with a note: the container must still be stoppable.
  */
 export function resolveStopSignal(input: StopSignalInput) {
   if (input.requested !== Signal.RUNTIME_DEFAULT) {

@@ -1,5 +1,5 @@
-// Who a container's process is: uid, gid and supplemental groups from the request, the image and the
-// files /etc/passwd and /etc/group of its root filesystem.
+// Who a container's process is: uid, gid and supplemental groups from the request, the image and
+// the files /etc/passwd and /etc/group of its root filesystem.
 
 import {
   type LinuxContainerSecurityContext,
@@ -33,9 +33,10 @@ const ID_MAX = 4294967294;
 
 /**
  * Resolves the user: run_as_user, else run_as_username, else the image's User, else root. Without a
- * group, the user's own of /etc/passwd is taken, else 0. `Merge` adds the memberships that /etc/group
- * gives the user to the requested supplemental groups, `Strict` doesn't; the primary group is always
- * one of them, so that leaving it can't widen access (CVE-2022-36109). Sorted, each once.
+ * group, the user's own of /etc/passwd is taken, else 0. `Merge` adds the memberships that
+ * /etc/group gives the user to the requested supplemental groups, `Strict` doesn't; the primary
+ * group is always one of them, so that leaving it can't widen access (CVE-2022-36109). Sorted, each
+ * once.
  */
 export function resolveUser(input: UserInput, invalid: Invalid): SpecUser {
   const { security } = input;
