@@ -11,6 +11,7 @@ import {
   SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
 import { createNamespaces, insideNetworkNamespace } from '@cribus/host/namespaces.ts';
+import { hostFailure } from './host-failure.ts';
 import { attach, networkIntent } from './network/attachment.ts';
 import { capabilityArgs, hostPorts } from './network/capabilities.ts';
 import { mountShm, podPaths, writePodFiles } from './pod-files.ts';
@@ -54,8 +55,8 @@ export async function setUpSandbox(
       const network = await attachNetwork(deps, { caller, rollback, plan, record });
       return await startAndFinish(deps, { caller, rollback, record: { ...record, network } });
     } catch (error) {
-      failure = error;
-      throw error;
+      failure = hostFailure(error, { stage: 'sandbox set-up', sandboxId: draft.id });
+      throw failure;
     }
   });
 }
@@ -133,7 +134,7 @@ async function pinAndMount(
   if (!plan.hostIpc) mountShm(paths.shm);
   const { net = '', ipc = '', uts = '' } = record.namespaces ?? {};
   if (net === '' && ipc === '' && uts === '') return;
-  createNamespaces({
+  const namespaces = {
     pins: {
       ...(net === '' ? {} : { net }),
       ...(ipc === '' ? {} : { ipc }),
@@ -141,7 +142,15 @@ async function pinAndMount(
     },
     ...(uts === '' ? {} : { hostname }),
     sysctls: plan.sysctls.atCreation,
-  });
+  };
+  try {
+    createNamespaces(namespaces);
+  } catch (error) {
+    // A sysctl that the kernel doesn't know, or a value that it refuses: the caller's mistake.
+    const isSysctl = error instanceof Error && error.message.includes(': write sysctl ');
+    const kind = isSysctl ? 'invalid_argument' : 'wrong_state';
+    throw hostFailure(error, { stage: 'namespaces', sandboxId: record.id, kind });
+  }
 }
 
 async function attachNetwork(

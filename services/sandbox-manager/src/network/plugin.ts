@@ -4,6 +4,7 @@
 import { Failure, type FailureKind } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import { run } from '@cribus/host/spawn.ts';
+import { hostFailure } from '../host-failure.ts';
 import { isObject } from './network-list.ts';
 
 export interface PluginRun {
@@ -51,7 +52,9 @@ export async function runPlugin(options: PluginRun): Promise<unknown> {
     stdin: Buffer.from(JSON.stringify(options.config)),
     signal: AbortSignal.any([options.signal, timeout]),
   }).catch((error: unknown) => {
-    if (!timeout.aborted || options.signal.aborted) throw error;
+    if (!timeout.aborted || options.signal.aborted) {
+      throw hostFailure(error, { stage, sandboxId: options.containerId });
+    }
     throw new Failure(
       'timeout',
       `sandbox ${options.containerId}: no end within ${options.timeoutMs / 1000} s`,
