@@ -102,10 +102,16 @@ export interface Invocation {
   readonly operands: readonly string[];
 }
 
+const ALIASES: ReadonlyMap<string, CommandName> = new Map([
+  ['--help', 'help'],
+  ['-h', 'help'],
+  ['--version', 'version'],
+]);
+
 /** Reads the words after the program's name. Raises UsageError. */
 export function parseCommandLine(words: readonly string[]): Invocation {
   const [first = 'help', ...rest] = words;
-  const name = { '--help': 'help', '-h': 'help', '--version': 'version' }[first] ?? first;
+  const name = ALIASES.get(first) ?? first;
   if (!isCommand(name)) throw new UsageError(`There is no command "${name}".`);
   const row: CommandRow = COMMANDS[name];
   const { values, positionals } = parseOptions(name, row, rest);
@@ -169,7 +175,8 @@ function operandsSentence(
 /** What `cribus help` prints. */
 export function usageText(): string {
   const rows = Object.values<CommandRow>(COMMANDS).flatMap((row) => [
-    `  cribus ${row.usage}`,
+    // The longest one takes two lines of 100 columns.
+    `  cribus ${row.usage.replace(' [--nats', '\n      [--nats')}`,
     `      ${row.summary}`,
   ]);
   return [

@@ -5,6 +5,8 @@ import { size, table } from './table.ts';
 
 /** crictl shows 13 digits of an id. */
 const ID_LENGTH = 13;
+/** Columns that would say nothing if they were cut. */
+const WHOLE = ['CONTAINER', 'POD ID', 'IMAGE ID', 'CREATED', 'STATE', 'SIZE'];
 
 /** Newest first. `pods` gives the names; `nowNs` is the wall clock. */
 export function containerTable(
@@ -24,11 +26,10 @@ export function containerTable(
       String(container.metadata?.attempt ?? 0),
       shortId(container.podSandboxId),
       pod?.name ?? 'unknown',
-      pod?.namespace ?? 'unknown',
     ];
   });
   const head = ['CONTAINER', 'IMAGE', 'CREATED', 'STATE', 'NAME', 'ATTEMPT', 'POD ID', 'POD'];
-  return table([...head, 'NAMESPACE'], rows);
+  return table(head, rows, WHOLE);
 }
 
 /** Newest first. */
@@ -42,7 +43,11 @@ export function podTable(pods: readonly cri.PodSandbox[], nowNs: bigint): string
     String(pod.metadata?.attempt ?? 0),
     pod.runtimeHandler === '' ? '(default)' : pod.runtimeHandler,
   ]);
-  return table(['POD ID', 'CREATED', 'STATE', 'NAME', 'NAMESPACE', 'ATTEMPT', 'RUNTIME'], rows);
+  return table(
+    ['POD ID', 'CREATED', 'STATE', 'NAME', 'NAMESPACE', 'ATTEMPT', 'RUNTIME'],
+    rows,
+    WHOLE,
+  );
 }
 
 /** One row for each tag, by name; an image without one has a row of its own. */
@@ -59,7 +64,7 @@ export function imageTable(images: readonly cri.Image[]): string[] {
     ]);
   });
   rows.sort((one, other) => compare(one.join('\0'), other.join('\0')));
-  return table(['IMAGE', 'TAG', 'IMAGE ID', 'SIZE'], rows);
+  return table(['IMAGE', 'TAG', 'IMAGE ID', 'SIZE'], rows, WHOLE);
 }
 
 const CONTAINER_STATE: Readonly<Record<number, string>> = {

@@ -1,23 +1,28 @@
 // Tables for people: columns by width, lines of at most 100 columns. Pure.
 
 export const COLUMNS_MAX = 100;
-const GAP = 3;
+const GAP = 2;
 const COLUMN_MIN = 8;
 
 /**
  * Aligns rows below a head, without trailing blanks. Where the lines would be longer than 100
- * columns the widest column is cut, again and again, and its cells end in an ellipsis.
+ * columns the widest column is cut, again and again, and its cells end in an ellipsis; never one
+ * whose head is in `whole`.
  */
-export function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
+export function table(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  whole: readonly string[] = [],
+): string[] {
   const all = [head, ...rows];
   const widths = head.map((_, index) => Math.max(...all.map((row) => (row[index] ?? '').length)));
   const total = () => widths.reduce((sum, width) => sum + width, 0) + GAP * (widths.length - 1);
   while (total() > COLUMNS_MAX) {
-    const widest = widths.indexOf(Math.max(...widths));
-    const width = widths[widest] ?? 0;
+    const cuttable = widths.map((width, index) => (whole.includes(head[index] ?? '') ? 0 : width));
+    const widest = cuttable.indexOf(Math.max(...cuttable));
+    const width = cuttable[widest] ?? 0;
     if (width <= COLUMN_MIN) break;
-    widths[widest] = Math.max(COLUMN_MIN, width - (total() - COLUMNS_MAX), secondWidest(widths));
-    if (widths[widest] === width) widths[widest] = width - 1;
+    widths[widest] = width - 1;
   }
   return all.map((row) =>
     widths
@@ -25,10 +30,6 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
       .join(' '.repeat(GAP))
       .trimEnd(),
   );
-}
-
-function secondWidest(widths: readonly number[]): number {
-  return [...widths].sort((a, b) => b - a)[1] ?? 0;
 }
 
 function cut(text: string, width: number): string {

@@ -1,6 +1,7 @@
 // `cribus down`: stops the stack wherever its `up` runs; with --pods its pods too, and puts the host
 // back as it was.
 
+import { existsSync } from 'node:fs';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { signalProcess, waitForExit } from '@cribus/host/processes.ts';
@@ -13,7 +14,7 @@ import { readLivingParts, writePartStates } from '../stack/part-state.ts';
 import { hasPods, removePods } from '../stack/pods.ts';
 import { putHostBack } from '../stack/put-host-back.ts';
 import { stopParts } from '../stack/supervisor.ts';
-import { findUp } from '../stack/up-lock.ts';
+import { findUp, takeUpLock } from '../stack/up-lock.ts';
 
 /** `up` gives each of five groups of parts ten seconds and ten more after SIGKILL. */
 const UP_STOP_TIMEOUT_MS = 110_000;
@@ -26,9 +27,7 @@ export async function runDown(invocation: Invocation): Promise<number> {
   const pods = invocation.flags.has('pods');
   const problems = pods ? await endPods(stack, say) : [];
   const stopped = await stopStack(stack, say);
-  if (pods && problems.length === 0) {
-    problems.push(...(await putHostBack(stack, await currentConfig(stack))));
-  }
+  if (pods && problems.length === 0) problems.push(...(await putBack(stack)));
   for (const problem of problems) console.error(`Left behind: ${problem}`);
   if (problems.length > 0) return 1;
   if (pods) say('Stopped; no pod is left, and the host is as it was.');
@@ -51,6 +50,20 @@ async function endPods(stack: Stack, say: (line: string) => void): Promise<strin
     return report(await removePods(running.config.gateway.socket, signal), say);
   } finally {
     await running.stop();
+    running.release();
+  }
+}
+
+/** Under the lock, so that no `up` starts in between. */
+async function putBack(stack: Stack): Promise<string[]> {
+  const config = await currentConfig(stack);
+  if (!existsSync(stack.paths.roots.run)) return putHostBack(stack, config);
+  const lock = await takeUpLock(stack.paths.roots);
+  if (lock === undefined) return ['everything: another "cribus up" has just started'];
+  try {
+    return await putHostBack(stack, config);
+  } finally {
+    lock.close();
   }
 }
 

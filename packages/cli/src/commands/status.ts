@@ -49,11 +49,10 @@ async function describeRuntime(config: Config): Promise<RuntimeReport> {
     const answer = await client.call('status', request, { timeoutMs: STATUS_TIMEOUT_MS });
     const served = answer.runtimeHandlers.map((row) => row.name).filter((name) => name !== '');
     const names = [...new Set([...configured, ...served])];
-    const unavailable = unavailableHandlers(answer.info);
     return {
       handlers: names.map((name) => ({
         name,
-        available: served.includes(name) && !unavailable.has(name),
+        available: served.includes(name),
       })),
       conditions: (answer.status?.conditions ?? []).map(({ type, status, message }) => ({
         type,
@@ -71,46 +70,13 @@ async function describeRuntime(config: Config): Promise<RuntimeReport> {
   }
 }
 
-/** Verbose info is JSON text by key; any array named `warnings` in it holds sentences for us. */
+/** The gateway's verbose info holds the owners' sentences about this host, as a JSON array. */
 export function warningsIn(info: Readonly<Record<string, string>>): string[] {
-  const found = new Set<string>();
-  visit(Object.values(info), (key, value) => {
-    if (key !== 'warnings' || !Array.isArray(value)) return;
-    for (const entry of value) if (typeof entry === 'string') found.add(entry);
-  });
-  return [...found];
-}
-
-/** Handlers that verbose info lists with `available: false`. */
-function unavailableHandlers(info: Readonly<Record<string, string>>): Set<string> {
-  const found = new Set<string>();
-  visit(Object.values(info), (_key, value) => {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) return;
-    const { name, available } = value as Record<string, unknown>;
-    if (typeof name === 'string' && available === false) found.add(name);
-  });
-  return found;
-}
-
-/** Calls back for everything in JSON texts and values, however deep. */
-function visit(value: unknown, onEntry: (key: string, value: unknown) => void): void {
-  const pending: { key: string; value: unknown }[] = [{ key: '', value }];
-  for (let entry = pending.pop(); entry !== undefined; entry = pending.pop()) {
-    const current = typeof entry.value === 'string' ? parseJson(entry.value) : entry.value;
-    onEntry(entry.key, current);
-    if (typeof current !== 'object' || current === null) continue;
-    for (const [key, inner] of Object.entries(current)) pending.push({ key, value: inner });
-  }
-}
-
-function parseJson(text: string): unknown {
-  if (!text.startsWith('{') && !text.startsWith('[')) return text;
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    if (error instanceof SyntaxError) return text;
-    throw error;
-  }
+  const text = info['warnings'];
+  if (text === undefined) return [];
+  const value: unknown = JSON.parse(text);
+  const texts = Array.isArray(value) ? value.filter((entry) => typeof entry === 'string') : [];
+  return [...new Set(texts)];
 }
 
 function printJson({ stack, config, parts, runtime }: Report): void {

@@ -81,12 +81,12 @@ function summarize(stack: Stack, running: RunningStack, say: (line: string) => v
   const { config, readiness } = running;
   const { address, ports } = config.metrics;
   const root = stack.directory === undefined ? '' : ` --root ${shellWord(stack.directory)}`;
-  const short = SERVICES.map((name) => `${ports[name]} ${name}`);
+  // A shell, and curl itself, expand the braces.
+  const list = SERVICES.map((name) => ports[name]).join(',');
   say(`Ready: CRI v1 at unix://${config.gateway.socket}`);
   say(`  handlers  ${readiness.handlers.join(', ')}`);
   if (!readiness.network.ready) say(`  network   not ready: ${readiness.network.message}`);
-  say(`  metrics   http://${address}:<port>/metrics, port ${short.slice(0, 3).join(', ')},`);
-  say(`            ${short.slice(3).join(', ')}`);
+  say(`  metrics   http://${address}:{${list}}/metrics`);
   say(`  logs      ${config.roots.log}`);
   say(`  look      cribus status${root}`);
   say(`  stop      ${stopHint(root)}`);
@@ -135,6 +135,7 @@ async function end(options: {
   if (gone && !(await hasPods(stack))) {
     for (const problem of await putHostBack(stack, running.config)) say(`Left behind: ${problem}`);
   }
+  running.release();
   say(
     gone ? 'Stopped.' : 'Stopped; containers keep running, and the next "cribus up" adopts them.',
   );

@@ -14,7 +14,7 @@ import { readLivingParts } from './part-state.ts';
 import { planParts } from './parts.ts';
 import { type Readiness, waitUntilReady } from './ready.ts';
 import { effectiveConfig, ownsNats, ownsRedis } from './services-config.ts';
-import { type Supervisor, supervise } from './supervisor.ts';
+import { supervise } from './supervisor.ts';
 import { findUp, takeUpLock, type UpLock } from './up-lock.ts';
 
 export interface BringUpOptions {
@@ -28,9 +28,9 @@ export interface BringUpOptions {
 export interface RunningStack {
   readonly config: Config;
   readonly readiness: Readiness;
-  readonly supervisor: Supervisor;
-  /** Stops every part in order and gives the lock back. */
+  /** Stops every part in order; nobody else can start the stack before `release`. */
   stop(): Promise<void>;
+  release(): void;
 }
 
 /**
@@ -69,10 +69,6 @@ async function startAll(options: BringUpOptions, lock: UpLock): Promise<RunningS
   const plans = await planParts(sources).catch(explainMissingBundle);
   signal.throwIfAborted();
   const supervisor = await supervise({ roots: stack.paths.roots, plans, living, say });
-  const stop = async () => {
-    await supervisor.stop();
-    lock.close();
-  };
   try {
     const readiness = await waitUntilReady({
       socket: config.gateway.socket,
@@ -82,7 +78,7 @@ async function startAll(options: BringUpOptions, lock: UpLock): Promise<RunningS
       signal,
     });
     await lock.announce(true);
-    return { config, readiness, supervisor, stop };
+    return { config, readiness, stop: supervisor.stop, release: lock.close };
   } catch (error) {
     await supervisor.stop();
     throw error;
@@ -90,8 +86,9 @@ async function startAll(options: BringUpOptions, lock: UpLock): Promise<RunningS
 }
 
 /** Containers and engines pass through run and state by path, so these can be entered, not listed. */
-async function makeDirectories(stack: Stack): Promise<void> {
+export async function makeDirectories(stack: Stack): Promise<void> {
   const { run, state, etc, log } = stack.paths.roots;
+  if (stack.directory !== undefined) await mkdir(stack.directory, { recursive: true, mode: 0o755 });
   const modes = [
     { path: etc, mode: 0o755 },
     { path: run, mode: 0o711 },

@@ -1,10 +1,11 @@
 // `up --detach`: the same command again in a session of its own, and waiting until it is ready.
 
-import { closeSync, mkdirSync, statSync } from 'node:fs';
+import { closeSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '@cribus/host/clock.ts';
 import { spawn } from '@cribus/host/spawn.ts';
+import { makeDirectories } from './bring-up.ts';
 import type { Stack } from './open-stack.ts';
 import { openLog } from './part-log.ts';
 import { NODE_FLAGS } from './parts.ts';
@@ -16,7 +17,7 @@ const POLL_INTERVAL_MS = 50;
 
 /** Shows the copy's output until it is ready (answers 0) or has failed (answers its exit code). */
 export async function startDetached(stack: Stack, words: readonly string[]): Promise<number> {
-  mkdirSync(stack.paths.roots.log, { recursive: true, mode: 0o750 });
+  await makeDirectories(stack);
   const path = join(stack.paths.roots.log, 'up.log');
   const log = openLog(path);
   const from = statSync(path).size;

@@ -39,6 +39,7 @@ export const PORT_NAMES: readonly string[] = ['nats', 'streaming', ...SERVICES];
 export async function planPorts(question: PortQuestion): Promise<PortPlan> {
   const chosen = new Map<string, number>();
   const taken = new Set<number>();
+  const old = new Set(PORT_NAMES.map((name) => portOf(question.previous, name)));
   const moved: string[] = [];
   for (const name of PORT_NAMES) {
     const fixed = question.fixed[name] ?? 0;
@@ -50,7 +51,10 @@ export async function planPorts(question: PortQuestion): Promise<PortPlan> {
         (question.ours.has(name) || (await question.isFree(previous))));
     if (!usable && previous !== undefined) moved.push(name);
     const kept = fixed !== 0 ? fixed : previous;
-    const port = usable && kept !== undefined ? kept : await nextFree(question, taken);
+    const port =
+      usable && kept !== undefined
+        ? kept
+        : await nextFree(question, (other) => taken.has(other) || old.has(other));
     taken.add(port);
     chosen.set(name, port);
   }
@@ -66,10 +70,13 @@ export function portOf(ports: Ports | undefined, name: string): number | undefin
   return ports?.metrics[name];
 }
 
-async function nextFree(question: PortQuestion, taken: ReadonlySet<number>): Promise<number> {
+async function nextFree(
+  question: PortQuestion,
+  isTaken: (port: number) => boolean,
+): Promise<number> {
   for (let step = 0; step < PORT_COUNT; step += 1) {
     const port = FIRST_PORT + ((question.seed + step) % PORT_COUNT);
-    if (!taken.has(port) && (await question.isFree(port))) return port;
+    if (!isTaken(port) && (await question.isFree(port))) return port;
   }
   const last = FIRST_PORT + PORT_COUNT - 1;
   throw new Failure('limit', `no TCP port from ${FIRST_PORT} to ${last} is free on this host`);

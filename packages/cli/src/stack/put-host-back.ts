@@ -1,12 +1,10 @@
 // What a stack without pods leaves on the host, taken away: its network, cgroup, mounts and sockets.
 
-import { readdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '@cribus/chassis/config.ts';
 import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { systemClock } from '@cribus/host/clock.ts';
-import { isErrno } from '@cribus/host/errno.ts';
-import { removeTree } from '@cribus/host/files.ts';
+import { listDirectory, removeTree } from '@cribus/host/files.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
 import { forgetNetwork, putNetworkBack } from '../network/put-back.ts';
 import type { Stack } from './open-stack.ts';
@@ -35,17 +33,12 @@ export async function putHostBack(stack: Stack, config: Config): Promise<string[
   return problems;
 }
 
-/** Everything but the lock, which whoever calls may still hold; then the directory if it is empty. */
+/** The lock goes last: whoever calls holds it. */
 async function cleanRunDirectory(stack: Stack): Promise<void> {
   const { run } = stack.paths.roots;
-  for (const name of readdirSync(run)) {
-    if (name !== 'up.lock') await removeTree(join(run, name));
-  }
-  try {
-    rmdirSync(run);
-  } catch (error) {
-    if (!isErrno(error, 'ENOTEMPTY', 'EEXIST', 'EBUSY')) throw error;
-  }
+  const names = await listDirectory(run);
+  for (const name of names) if (name !== 'up.lock') await removeTree(join(run, name));
+  await removeTree(run);
 }
 
 function messageOf(error: unknown): string {

@@ -54,7 +54,10 @@ export async function supervise(options: SuperviseOptions): Promise<Supervisor> 
     return writing;
   };
   const adopted = await replaceOthers(options);
-  if (adopted.size > 0) say(`Found running and kept: ${[...adopted.keys()].join(', ')}.`);
+  if (adopted.size > 0) {
+    const which = adopted.size === plans.length ? 'every part' : [...adopted.keys()].join(', ');
+    say(`Found running, and kept: ${which}.`);
+  }
   const loops = plans.map((plan) => {
     const first = adopted.has(plan.name) ? living[plan.name] : undefined;
     return keepRunning({ roots, plan, first, record, say, signal: stopping.signal });
