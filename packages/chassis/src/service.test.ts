@@ -181,7 +181,7 @@ describe('runService', () => {
     collector.close();
     const sent = Buffer.concat(bodies);
     assert.ok(sent.includes(traceId), 'the span is not of the trace of its asker');
-    assert.match(sent.toString('latin1'), /runtime\.echo describe[^]*not_found/);
+    assert.match(sent.toString('latin1'), /runtime\.echo describe[\s\S]*not_found/);
     assert.ok(one.stdout.includes(`"trace_id":"${traceId.toString('hex')}"`));
   });
 
