@@ -170,8 +170,9 @@ export function createImageStore(options: {
     leases,
     exclusively,
     async load() {
-      await mkdir(paths.content, { recursive: true, mode: 0o700 });
-      await mkdir(paths.layers, { recursive: true, mode: 0o700 });
+      for (const directory of [paths.content, paths.layers, paths.ingest, paths.trash]) {
+        await mkdir(directory, { recursive: true, mode: 0o700 });
+      }
       for (const store of [images, leases]) {
         const { corrupt, missing } = await store.load();
         const fileOf = store === images ? paths.recordOf : paths.leaseOf;

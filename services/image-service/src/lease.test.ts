@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import type { VerbContext } from '@cribus/chassis/owner.ts';
+import { isFailure } from '@cribus/contracts/failure.ts';
+import type { ObjectReport } from '@cribus/contracts/gen/node/v1/records.ts';
+import { RemoveImageRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import { systemClock } from '@cribus/host/clock.ts';
+import { afterEach, beforeEach, describe, it } from 'mocha';
+import { type ImageStack, openImageStack } from './testing/image-stack.ts';
+import {
+  publishImage,
+  type RegistryServer,
+  startRegistryServer,
+} from './testing/registry-server.ts';
+import { buildTar } from './testing/tar-builder.ts';
+import { describe as describeImage } from './verbs/describe.ts';
+import { endLease } from './verbs/end-lease.ts';
+import { imageFsInfo } from './verbs/image-fs-info.ts';
+import { removeImage } from './verbs/remove-image.ts';
+import { takeLease } from './verbs/take-lease.ts';
+
+describe('leases and removal', () => {
+  let registry: RegistryServer;
+  let stack: ImageStack;
+  let name: string;
+  let id: string;
+  const signal = new AbortController().signal;
+  const context = () => ({ signal, changed: [] as ObjectReport[] }) as unknown as VerbContext;
+  beforeEach(async () => {
+    registry = await startRegistryServer();
+    stack = await openImageStack();
+    const layers = ['low', 'top'].map((data) => buildTar([{ name: data, data }]));
+    publishImage(registry, { path: 'app', tag: 'v1', layers });
+    publishImage(registry, { path: 'app', tag: 'v2', layers });
+    name = `${registry.host}/app:v1`;
+    id = (await stack.pull({ image: name, auth: undefined, signal })).imageId;
+    await stack.pull({ image: `${registry.host}/app:v2`, auth: undefined, signal });
+  });
+  afterEach(async () => {
+    await registry.close();
+    await stack.close();
+  });
+  const take = (leaseId: string, image: string) =>
+    takeLease(stack)({ leaseId, handler: 'runc', image }, context());
+  const remove = async (image: string) => {
+    const removing = context();
+    await removeImage(stack)(RemoveImageRequest.fromPartial({ image: { image } }), removing);
+    return removing.changed;
+  };
+  const layers = () => readdirSync(stack.store.paths.layers).length;
+
+  it('answers the layers topmost first, by any name, and the same again', async () => {
+    const record = stack.store.images.get(id);
+    const wanted = record?.layers.map((layer) => layer.name).reverse();
+    const digest = record?.repoDigests[0] ?? '';
+    for (const image of [id, id.slice('sha256:'.length), name, digest, id.slice(7, 19)]) {
+      const lease = await take('c1', image);
+      assert.deepEqual(lease.layerNames, wanted);
+      assert.equal(lease.image?.id, id);
+      assert.equal(lease.layersDir, stack.store.paths.layers);
+    }
+    assert.equal(stack.store.leases.all().length, 1);
+    await assert.rejects(take('c2', 'absent'), (error) => isFailure(error, 'not_found'));
+    await assert.rejects(take('../c', name), (error) => isFailure(error, 'invalid_argument'));
+    assert.equal(stack.store.leases.all().length, 1);
+  });
+
+  it('removes all names at once, and the layers only when the last lease has ended', async () => {
+    await take('c1', id);
+    const changed = await remove(`${registry.host}/app:v2`);
+    assert.deepEqual(
+      changed.map((report) => [report.id, report.deleted]),
+      [[id, true]],
+    );
+    assert.equal(stack.store.find(name), undefined);
+    assert.equal(layers(), 2);
+    const reopened = await stack.reopen();
+    assert.equal(reopened.leases.all().length, 1, 'leases outlive a restart');
+    assert.deepEqual((await take('c1', id)).layerNames.length, 2, 'taken again, it is the same');
+    const end = endLease(stack);
+    await end({ leaseId: 'c1' }, context());
+    await end({ leaseId: 'c1' }, context());
+    for (let tries = 0; tries < 100 && layers() > 0; tries += 1) await systemClock.sleep(20);
+    assert.equal(layers(), 0);
+    assert.deepEqual(await remove(name), []);
+  });
+
+  it('says what a removal freed in image-fs-info, and the configuration in describe', async () => {
+    await stack.store.layers.measure(signal);
+    const info = imageFsInfo(stack);
+    const used = async () => (await info({}, context())).info?.imageFilesystems[0];
+    assert.ok(((await used())?.usedBytes?.value ?? 0n) > 0n);
+    assert.equal((await used())?.fsId?.mountpoint, stack.store.paths.root);
+    const verbose = JSON.parse((await describeImage(stack)({ id }, context())).info['info'] ?? '');
+    assert.match(verbose.chainID, /^sha256:[0-9a-f]{64}$/);
+    assert.deepEqual(verbose.imageSpec.config.Cmd, ['/bin/true']);
+    await remove(id);
+    assert.equal((await used())?.usedBytes?.value, 0n);
+    assert.deepEqual(readdirSync(stack.store.paths.records), []);
+  });
+});
