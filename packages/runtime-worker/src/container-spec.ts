@@ -32,7 +32,10 @@ export interface SpecRequest {
 }
 
 /** Builds the spec, amends it by the driver's rules, and writes the bundle's config.json. */
-export async function writeContainerSpec(worker: Worker, request: SpecRequest): Promise<BuiltSpec> {
+export async function writeContainerSpec(
+  worker: Worker,
+  request: SpecRequest,
+): Promise<BuiltSpec & { readonly engineArgs: readonly string[] }> {
   const { record, sandbox, facts } = request;
   const config = record.config;
   const sandboxConfig = sandbox.config;
@@ -66,15 +69,16 @@ export async function writeContainerSpec(worker: Worker, request: SpecRequest): 
     annotations: allowedAnnotations(worker, sandboxConfig, record),
     ...(localhostSeccomp === undefined ? {} : { localhostSeccomp }),
   });
-  const spec = worker.driver.amendSpec(built.spec, {
+  const role = {
     kind: 'container',
     sandboxId: sandbox.id,
     name: config.metadata?.name ?? '',
-  });
+  } as const;
+  const spec = worker.driver.amendSpec(built.spec, role);
   const { cwd } = spec.process;
   if (cwd !== '/') await makeDirectoryInRootfs(places.rootfs, cwd);
   await writeFileAtomic(join(places.bundle, 'config.json'), JSON.stringify(spec));
-  return { ...built, spec };
+  return { ...built, spec, engineArgs: worker.driver.createArgs?.(spec, role) ?? [] };
 }
 
 /** Files that sandbox-manager keeps for a pod. */

@@ -19,10 +19,15 @@ export const PRIVATE_LOG = 'output.log';
 export async function createByMonitor(
   worker: Worker,
   record: ContainerRecord,
-  options: { readonly terminal: boolean; readonly signal: AbortSignal },
+  options: {
+    readonly terminal: boolean;
+    /** Further global arguments, as the driver wants for this spec. */
+    readonly engineArgs: readonly string[];
+    readonly signal: AbortSignal;
+  },
 ): Promise<CreatedProcess> {
   const places = placesOf(worker, record.id);
-  const front = worker.engine.argv('create', []).slice(0, -1);
+  const front = [...worker.engine.argv('create', []).slice(0, -1), ...options.engineArgs];
   const { monitor, outcome } = await worker.service.metrics.timed(
     'engine',
     `${worker.driver.family} create`,

@@ -137,6 +137,7 @@ async function build(worker: Worker, order: Order): Promise<string> {
       for (const note of built.notes) context.log.info({ container: id }, note);
       const created = await createByMonitor(worker, record, {
         terminal: record.config?.tty === true,
+        engineArgs: built.engineArgs,
         signal: context.signal,
       });
       const after = await worker.changes.apply(

@@ -59,6 +59,8 @@ export interface RuntimeDriver {
   readonly signalBy: 'process' | 'engine';
   /** Changes the spec in the family's way; pure. */
   amendSpec(spec: Spec, role: SpecRole): Spec;
+  /** Further global arguments of one create; pure. */
+  createArgs?(spec: Spec, role: SpecRole): readonly string[];
   /** The only place where an engine's words are matched. */
   classify(operation: EngineOperation, exit: EngineExit): Failure;
 }

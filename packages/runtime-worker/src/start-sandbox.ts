@@ -76,9 +76,10 @@ async function build(worker: Worker, order: Order) {
     await mkdir(places.persist, { recursive: true, mode: 0o700 });
     await mkdir(places.bundle, { recursive: true, mode: 0o700 });
     await worker.store.put(record, { changed: context.changed });
-    await writeSpec(worker, order);
+    const engineArgs = await writeSpec(worker, order);
     const created = await createByMonitor(worker, record, {
       terminal: false,
+      engineArgs,
       signal: context.signal,
     });
     await worker.changes.apply(id, () => ({ phase: ContainerPhase.CREATED, ...created }));
@@ -113,7 +114,8 @@ function newRecord(worker: Worker, { sandbox }: Order): ContainerRecord {
   });
 }
 
-async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<void> {
+/** Answers the driver's further arguments for it. */
+async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<readonly string[]> {
   const config = sandbox.config;
   if (config === undefined) {
     throw new Failure('invalid_argument', `sandbox ${sandbox.id} has no configuration`);
@@ -135,13 +137,11 @@ async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<voi
     cgroupsPath: cgroupsPath(worker, config, sandbox.id),
     annotations: {},
   });
-  const spec = worker.driver.amendSpec(built.spec, {
-    kind: 'sandbox-process',
-    sandboxId: sandbox.id,
-    name: '',
-  });
+  const role = { kind: 'sandbox-process', sandboxId: sandbox.id, name: '' } as const;
+  const spec = worker.driver.amendSpec(built.spec, role);
   const { bundle } = placesOf(worker, sandbox.id);
   await writeFileAtomic(join(bundle, 'config.json'), JSON.stringify(spec));
+  return worker.driver.createArgs?.(spec, role) ?? [];
 }
 
 /** One read-only root filesystem for all inits of a handler: the directories, and the program. */

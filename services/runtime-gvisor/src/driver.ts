@@ -1,0 +1,176 @@
+// The driver of runsc: one Sentry per pod, which is the sandbox's root container, and the pod's
+// containers inside it.
+
+import { existsSync, statSync } from 'node:fs';
+import { release } from 'node:os';
+import { join } from 'node:path';
+import { Failure } from '@cribus/contracts/failure.ts';
+import { isErrno } from '@cribus/host/errno.ts';
+import { resolveCommand, run } from '@cribus/host/spawn.ts';
+import type { Spec } from '@cribus/oci/spec.ts';
+import type {
+  DriverProbe,
+  EngineExit,
+  EngineOperation,
+  RuntimeDriver,
+  SpecRole,
+} from '@cribus/runtime-worker/driver.ts';
+import { findWorkingMode, type Mode } from './trial.ts';
+
+const PROBE_BUDGET_MS = 10_000;
+
+/** Finds runsc, its version, and by trial the platform and network that run on this host. */
+export const probeGvisor: DriverProbe = async (options) => {
+  const enginePath = findEngine(options.config.engine);
+  const signal = AbortSignal.any([options.signal, options.clock.timeout(PROBE_BUDGET_MS)]);
+  const [version, flags] = await Promise.all([
+    run({ command: enginePath, args: ['--version'], signal }),
+    run({ command: enginePath, args: ['flags'], signal }),
+  ]);
+  if (version.exitCode !== 0) {
+    throw new Failure('unavailable', `${enginePath} --version failed: ${version.stderr}`);
+  }
+  const known = `${flags.stdout}\n${flags.stderr}`;
+  const args = [...commonArgs(known), ...options.config.extra_args];
+  const engine = statSync(enginePath);
+  const mode = await findWorkingMode({
+    enginePath,
+    args,
+    platform: options.config.platform,
+    network: options.config.network,
+    cacheKey: [enginePath, engine.size, engine.mtimeMs, release(), args.join(' ')].join('|'),
+    cacheFile: join(options.directory, 'trial.json'),
+    directory: options.runDirectory,
+    signal: options.signal,
+    clock: options.clock,
+    log: options.log,
+  });
+  return describeDriver({
+    enginePath,
+    version: versionOf(version.stdout.toString('utf8')),
+    mode,
+    args: [...args, ...(options.cgroupDriver === 'systemd' ? ['--systemd-cgroup'] : [])],
+    networkSetting: options.config.network,
+  });
+};
+
+function findEngine(engine: string): string {
+  try {
+    const path = resolveCommand(engine);
+    if (existsSync(path)) return path;
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw error;
+  }
+  throw new Failure('unavailable', `engine ${engine} is not installed on this host`);
+}
+
+/** As 0.0~20221219.0 or release-20260803.0. */
+export function versionOf(text: string): string {
+  return /version\s+(\S+)/.exec(text)?.[1] ?? 'unknown';
+}
+
+/**
+ * What every command gets, of the flags that this release knows. Without an overlay of its own in
+ * the Sentry, what a container writes is in its writable layer, where its size is counted.
+ */
+export function commonArgs(flags: string): string[] {
+  return /^\s+-overlay2\b/m.test(flags) ? ['--overlay2=none'] : [];
+}
+
+interface Probed {
+  readonly enginePath: string;
+  readonly version: string;
+  readonly mode: Mode;
+  readonly args: readonly string[];
+  readonly networkSetting: 'auto' | 'sandbox' | 'host';
+}
+
+/** The driver as data. */
+export function describeDriver(probed: Probed): RuntimeDriver {
+  const { mode } = probed;
+  const lesser = mode.network === 'host' && probed.networkSetting === 'auto';
+  return {
+    family: 'gvisor',
+    enginePath: probed.enginePath,
+    engineVersion: probed.version,
+    warnings: lesser
+      ? [
+          `${probed.enginePath} (${probed.version}) can't run its own network stack on this host: pods use the host kernel's, in their own network namespace, which isolates less`,
+        ]
+      : [],
+    features: {
+      recursiveReadOnlyMounts: false,
+      userNamespaces: false,
+      supplementalGroupsPolicy: true,
+      checkpoint: false,
+      hostNetwork: true,
+    },
+    details: { platform: mode.platform, network: mode.network },
+    command: probed.enginePath,
+    globalArgs: [
+      '--log-format=json',
+      `--platform=${mode.platform}`,
+      `--network=${mode.network}`,
+      ...probed.args,
+    ],
+    ociVersion: '1.0.2',
+    sandboxModel: 'root-container',
+    exitSource: 'wait',
+    signalBy: 'engine',
+    amendSpec,
+    // A pod in the host's network namespace can only use the host's stack.
+    createArgs: (spec, role) =>
+      role.kind === 'sandbox-process' && !hasNetworkNamespace(spec) ? ['--network=host'] : [],
+    classify,
+  };
+}
+
+function hasNetworkNamespace(spec: Spec): boolean {
+  return spec.linux.namespaces.some((namespace) => namespace.type === 'network');
+}
+
+/**
+ * Labels and profiles of the host's security modules mean nothing inside the Sentry, and runsc
+ * refuses SELinux' ones. The pod's containers share the Sentry's namespaces.
+ */
+export function amendSpec(spec: Spec, _role: SpecRole): Spec {
+  const { apparmorProfile: _profile, selinuxLabel: _label, ...process } = spec.process;
+  const { mountLabel: _mountLabel, ...linux } = spec.linux;
+  return { ...spec, process, linux };
+}
+
+/** Words of runsc, in the order in which they are looked for. */
+const WORDS: readonly (readonly [RegExp, 'not_found' | 'wrong_state' | 'limit'])[] = [
+  [
+    /does not exist|not found|no such container|loading container|file does not exist/i,
+    'not_found',
+  ],
+  [/connection refused|sandbox is not running|urpc method .* failed: EOF/i, 'not_found'],
+  [/not running|cannot (start|signal|kill|exec)|stopped|no such process/i, 'wrong_state'],
+  [/no space left on device|cannot allocate memory/i, 'limit'],
+];
+
+const BAD_COMMAND =
+  /executable file not found|no such file or directory|permission denied|is a directory|exec format error|failed to load|error finding executable/i;
+
+/** The only place where runsc's words are matched. */
+export function classify(operation: EngineOperation, exit: EngineExit): Failure {
+  const message = readable(exit.output) || `ended with code ${exit.exitCode ?? 'unknown'}`;
+  const details = { stage: `engine ${operation}` };
+  const runs = operation === 'create' || operation === 'start' || operation === 'exec';
+  if (runs && BAD_COMMAND.test(message)) return new Failure('invalid_argument', message, details);
+  for (const [words, kind] of WORDS) {
+    if (operation === 'create' && kind !== 'limit') continue;
+    if (words.test(message)) return new Failure(kind, message, details);
+  }
+  return new Failure('kubelet_reason', message, details);
+}
+
+function readable(output: string): string {
+  const lines = output.split('\n').filter((line) => line.trim() !== '');
+  const messages = lines.map((line) => {
+    const found = /"msg":"((?:[^"\\]|\\.)*)"/.exec(line)?.[1];
+    return found === undefined ? line : (JSON.parse(`"${found}"`) as string);
+  });
+  return messages.join('; ').trim();
+}
