@@ -2,6 +2,7 @@
 // signal, and every failure as a gRPC status.
 
 import { randomUUID } from 'node:crypto';
+import { failureOfAbort } from '@cribus/chassis/abort.ts';
 import type { Bus } from '@cribus/chassis/bus.ts';
 import type { Logger } from '@cribus/chassis/log.ts';
 import type { Metrics } from '@cribus/chassis/metrics.ts';
@@ -23,7 +24,7 @@ export interface Wrapping {
   readonly bus: Bus;
   readonly log: Logger;
   readonly metrics: Metrics;
-  /** Ends every wait when the service ends. */
+  /** Ends every wait; its reason is a Failure. */
   readonly stopping: AbortSignal;
 }
 
@@ -148,11 +149,16 @@ function createCall(
       const signals = [context.signal];
       // A pull is bounded by its progress at the owner, and by its caller here.
       if (budgetMs > 0) signals.push(gateway.clock.timeout(budgetMs + graceMs + WAIT_SLACK_MS));
-      const { result, changed } = await bus.ask(verb, request, {
-        owner,
-        signal: AbortSignal.any(signals),
-        requestId: context.requestId,
-      });
+      const signal = AbortSignal.any(signals);
+      const { requestId } = context;
+      const { result, changed } = await bus
+        .ask(verb, request, { owner, signal, requestId })
+        .catch((error: unknown) => {
+          // The budget's own end isn't a Failure yet.
+          throw signal.aborted && !isFailure(error)
+            ? failureOfAbort(signal, `${owner}: ${verb}`)
+            : error;
+        });
       for (const report of changed) gateway.view.apply(report);
       return result;
     },

@@ -57,13 +57,7 @@ await runService('cri-gateway', async (service) => {
   exportViewMetrics(view, service.metrics);
 
   const gateway: Gateway = { config, version: service.version, clock, view, owners, feed };
-  const server = await serveCri({
-    gateway,
-    bus,
-    log,
-    metrics: service.metrics,
-    stopping: service.stopping,
-  });
+  const server = await serveCri({ gateway, bus, log, metrics: service.metrics });
   service.onStop('CRI server', () => server.close(clock.timeout(DRAIN_MS)));
   log.info({ socket: config.gateway.socket }, 'CRI is served');
 });

@@ -24,16 +24,21 @@ const SOCKET_UMASK = 0o177;
 /** A kubelet and a few tools; more streams than that on one connection wait. */
 const STREAMS_MAX = 1_000;
 
+/** For the last answers to leave before connections are cut. */
+const REFUSAL_MS = 100;
+
 export interface CriServer {
-  /** Stops taking calls, lets running ones end until the signal aborts, then cuts them. */
-  close(signal: AbortSignal): Promise<void>;
+  /** Stops taking calls, lets running ones end until `drained` aborts, then refuses the rest. */
+  close(drained: AbortSignal): Promise<void>;
 }
 
 /**
  * Serves CRI on the socket of the configuration. Raises invalid_argument for a path that is too
  * long for a unix socket, already_exists when another server answers there.
  */
-export async function serveCri(options: Wrapping): Promise<CriServer> {
+export async function serveCri(service: Omit<Wrapping, 'stopping'>): Promise<CriServer> {
+  const ending = new AbortController();
+  const options = { ...service, stopping: ending.signal };
   const path = options.gateway.config.gateway.socket;
   checkSocketPath(path);
   await mkdir(dirname(path), { recursive: true });
@@ -51,9 +56,15 @@ export async function serveCri(options: Wrapping): Promise<CriServer> {
     process.umask(umask);
   }
   return {
-    close: (signal) =>
+    close: (drained) =>
       new Promise((resolve) => {
-        signal.addEventListener('abort', () => server.forceShutdown(), { once: true });
+        const cut = async (): Promise<void> => {
+          ending.abort(new Failure('unavailable', 'the gateway is ending; ask again'));
+          // The refusals are written first.
+          await options.gateway.clock.sleep(REFUSAL_MS);
+          server.forceShutdown();
+        };
+        drained.addEventListener('abort', () => void cut(), { once: true });
         server.tryShutdown(() => resolve());
       }),
   };
