@@ -56,10 +56,7 @@ describe('tables', () => {
     const [head = '', row = ''] = containerTable([container], [pod], now);
     const columns = 'CONTAINER IMAGE CREATED STATE NAME ATTEMPT POD_ID POD';
     assert.equal(head.replace('POD ID', 'POD_ID').split(/ +/).join(' '), columns);
-    assert.match(
-      row,
-      /^c{13} +registry:5000\/.* +2 minutes ago +Running +main +2 +p{13} +web$/,
-    );
+    assert.match(row, /^c{13} +registry:5000\/.* +2 minutes ago +Running +main +2 +p{13} +web$/);
     const pods = podTable([pod, cri.PodSandbox.fromPartial({ createdAt: 1n, state: 1 })], now);
     assert.match(pods[1] ?? '', /NotReady .*\(default\)$/);
     assert.match(pods[2] ?? '', /^p{13} +2 minutes ago +Ready +web +default +0 +gvisor$/);

@@ -1,5 +1,6 @@
 // DIR/run/up.lock: held by the one `cribus up` of a stack; its content says who that is.
 
+import { existsSync, truncateSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Roots } from '@cribus/contracts/paths.ts';
@@ -33,7 +34,13 @@ export async function takeUpLock(roots: Roots): Promise<UpLock | undefined> {
     // Written in place: a rename would leave the lock on a file that nobody finds again.
     writeFile(path, `${JSON.stringify(encode(identity, ready))}\n`, { mode: 0o600 });
   await announce(false);
-  return { announce, close: () => held.close() };
+  const close = () => {
+    // This process may go on, so its name must not stay in a lock that is free; `down --pods` has
+    // removed the file by then.
+    if (existsSync(path)) truncateSync(path);
+    held.close();
+  };
+  return { announce, close };
 }
 
 /** Who holds the lock; undefined when nobody does. */
