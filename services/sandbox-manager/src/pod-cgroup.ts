@@ -9,6 +9,6 @@ import { join } from 'node:path';
  */
 export function podCgroup(parent: string, driver: 'cgroupfs' | 'systemd'): string | undefined {
   if (parent === '' || driver === 'systemd') return undefined;
-  const path = join('/', parent);
-  return path === '/' ? undefined : path;
+  const path = join('/', parent).replace(/\/$/, '');
+  return path === '' ? undefined : path;
 }

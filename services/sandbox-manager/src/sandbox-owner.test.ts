@@ -280,7 +280,7 @@ exec nsenter --net=${hostNet} ${PLUGINS}/${type}\n`;
     const portmap = '[ "$CNI_COMMAND" = DEL ] && exit 0\n';
     await writeFile(join(root, 'bin/portmap'), script.replace('\n', `\n${portmap}`));
     await assert.rejects(
-      run(pod('plugin')),
+      run(pod('plugin', { portMappings: [{ containerPort: 80, hostPort: 18080 }] })),
       (error) =>
         isFailure(error, 'unavailable') &&
         /^CNI ADD \(portmap\): sandbox [0-9a-f]{64}: try later \(code 11\); busy/.test(

@@ -17,6 +17,7 @@ import {
   attach,
   detach,
   networkIntent,
+  wanted,
 } from './attachment.ts';
 import { capabilityArgs } from './capabilities.ts';
 import { parseNetworkList } from './network-list.ts';
@@ -161,6 +162,20 @@ ${body}
     const reason = new Error('given up');
     const signal = AbortSignal.any([systemClock.timeout(10_000), AbortSignal.abort(reason)]);
     await assert.rejects(attach(deps, { ...attachment, signal }, network), reason);
+  });
+
+  it('leaves out plugins that would do nothing for this pod', () => {
+    const portmap = { type: 'portmap', capabilities: { portMappings: true } };
+    const plugins = [
+      { type: 'bridge' },
+      portmap,
+      { type: 'bandwidth' },
+      { type: 'bandwidth', ingressRate: 1_000 },
+    ];
+    const types = (capabilities: object) => plugins.filter(wanted({ ...capabilities })).length;
+    assert.equal(types({}), 2);
+    assert.equal(types({ portMappings: [] }), 3);
+    assert.equal(types({ portMappings: [], bandwidth: {} }), 4);
   });
 
   it('wants an address, and a result that can be read', async () => {

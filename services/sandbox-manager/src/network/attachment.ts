@@ -56,7 +56,7 @@ export async function attach(
 ): Promise<SandboxNetwork> {
   const list = parseNetworkList(network.configJson);
   let result: unknown;
-  for (const plugin of list.plugins) {
+  for (const plugin of list.plugins.filter(wanted(attachment.capabilities))) {
     const path = findPlugin(plugin.type, deps.binDirectories);
     if (path === undefined) {
       throw new Failure(
@@ -92,7 +92,7 @@ export async function detach(
   const netns = isNamespacePin(attachment.netns) ? attachment.netns : '';
   const result: unknown = network.resultJson === '' ? undefined : JSON.parse(network.resultJson);
   const failures: unknown[] = [];
-  for (const plugin of list.plugins.toReversed()) {
+  for (const plugin of list.plugins.filter(wanted(attachment.capabilities)).reverse()) {
     const path = findPlugin(plugin.type, deps.binDirectories);
     if (path === undefined) {
       const fields = { pod_sandbox_id: attachment.sandboxId, plugin: plugin.type };
@@ -108,6 +108,25 @@ export async function detach(
     }
   }
   if (failures.length > 0) throw failures[0];
+}
+
+/**
+ * Plugins of the CNI project that only pass the result on when the pod wants nothing of them and
+ * their configuration sets nothing either: a process of 10 to 30 ms saved at ADD and at DEL.
+ */
+const IDLE_WITHOUT: Readonly<Record<string, { capability: string; settings: readonly string[] }>> =
+  {
+    portmap: { capability: 'portMappings', settings: [] },
+    bandwidth: { capability: 'bandwidth', settings: ['ingressRate', 'egressRate'] },
+  };
+
+/** False for a plugin that would do nothing; the same at DEL as at ADD, as the pod is the same. */
+export function wanted(capabilities: CapabilityArgs): (plugin: PluginConfig) => boolean {
+  return (plugin) => {
+    const idle = IDLE_WITHOUT[plugin.type];
+    if (idle === undefined || capabilities[idle.capability] !== undefined) return true;
+    return idle.settings.some((name) => plugin[name] !== undefined);
+  };
 }
 
 interface PluginCall {

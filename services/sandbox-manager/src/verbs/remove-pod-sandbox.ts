@@ -2,6 +2,7 @@
 // Removing what is absent is success (CRI).
 
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
+import { hostFailure } from '../host-failure.ts';
 import { orAborted } from '../reservations.ts';
 import type { Caller, SandboxDeps } from '../sandbox-deps.ts';
 import { removeSandbox } from '../tear-down.ts';
@@ -19,5 +20,9 @@ export async function removeById(deps: SandboxDeps, caller: Caller, id: string):
     caller.signal.throwIfAborted();
     await removeSandbox(deps, caller, id);
   });
-  await orAborted(removed, caller.signal);
+  try {
+    await orAborted(removed, caller.signal);
+  } catch (error) {
+    throw hostFailure(error, { stage: 'sandbox removal', sandboxId: id });
+  }
 }

@@ -3,6 +3,7 @@
 
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { SandboxPhase } from '@cribus/contracts/gen/node/v1/records.ts';
+import { hostFailure } from '../host-failure.ts';
 import { orAborted } from '../reservations.ts';
 import type { Caller, SandboxDeps } from '../sandbox-deps.ts';
 import { isStopped, stopSandbox } from '../tear-down.ts';
@@ -23,5 +24,9 @@ export async function stopById(deps: SandboxDeps, caller: Caller, id: string): P
     const removing = record.phase === SandboxPhase.REMOVING;
     await stopSandbox(deps, caller, { id, phase: removing ? 'removing' : 'stopping' });
   });
-  await orAborted(stopped, caller.signal);
+  try {
+    await orAborted(stopped, caller.signal);
+  } catch (error) {
+    throw hostFailure(error, { stage: 'sandbox stop', sandboxId: id });
+  }
 }
