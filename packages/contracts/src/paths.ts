@@ -71,10 +71,15 @@ export function stackPaths(roots: Roots): StackPaths {
 /** A sandbox's record and files (persistent) and pins (not). */
 export function sandboxPaths(roots: Roots, sandboxId: string) {
   const directory = join(roots.state, 'sandboxes', sandboxId);
+  const pins = join(roots.run, 'sandboxes', sandboxId);
   return {
     directory,
     record: join(directory, 'record.pb'),
-    pins: join(roots.run, 'sandboxes', sandboxId),
+    resolvConf: join(directory, 'resolv.conf'),
+    hostname: join(directory, 'hostname'),
+    pins,
+    /** A tmpfs; a pod with the host's IPC has none, it gets the host's /dev/shm. */
+    shm: join(pins, 'shm'),
   };
 }
 

@@ -14,17 +14,9 @@ const SHM_OPTIONS = 'mode=1777,size=64m';
 
 /** Where a sandbox's files, pins and mounts are. */
 export function podPaths(roots: Roots, sandboxId: string) {
-  const { directory, pins } = sandboxPaths(roots, sandboxId);
-  return {
-    directory,
-    resolvConf: join(directory, 'resolv.conf'),
-    hostname: join(directory, 'hostname'),
-    pins,
-    net: join(pins, 'net'),
-    ipc: join(pins, 'ipc'),
-    uts: join(pins, 'uts'),
-    shm: join(pins, 'shm'),
-  };
+  const paths = sandboxPaths(roots, sandboxId);
+  const { pins } = paths;
+  return { ...paths, net: join(pins, 'net'), ipc: join(pins, 'ipc'), uts: join(pins, 'uts') };
 }
 
 /** resolv.conf(5) of a pod; undefined where the pod says nothing and gets the host's. */
