@@ -14,8 +14,8 @@ describe('image references', () => {
     ['localhost/app', 'localhost/app:latest'],
     ['localhost:5000/a/b__c:v_1', 'localhost:5000/a/b__c:v_1'],
     ['[::1]:5000/app', '[::1]:5000/app:latest'],
-    ['ghcr.io/x/y@' + DIGEST, 'ghcr.io/x/y@' + DIGEST],
-    ['ghcr.io/x/y:tag@' + DIGEST, 'ghcr.io/x/y@' + DIGEST],
+    [`ghcr.io/x/y@${DIGEST}`, `ghcr.io/x/y@${DIGEST}`],
+    [`ghcr.io/x/y:tag@${DIGEST}`, `ghcr.io/x/y@${DIGEST}`],
   ] as const) {
     it(`reads ${text}`, () => assert.equal(canonicalReference(parseImageReference(text)), full));
   }
