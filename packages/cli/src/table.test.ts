@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import * as cri from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
 import { ago, containerTable, imageTable, podTable } from './cri-tables.ts';
-import { age, COLUMNS_MAX, size, table } from './table.ts';
+import { age, COLUMNS_MAX, size, table, wrapped } from './table.ts';
 
 describe('tables', () => {
   it('aligns columns and ends lines without blanks', () => {
@@ -26,6 +26,13 @@ describe('tables', () => {
       lines.join('\n'),
     );
     assert.match(lines[1] ?? '', /^a+… +b+… +c{9}$/);
+  });
+
+  it('breaks long sentences at blanks', () => {
+    const lines = wrapped('word '.repeat(45).trim(), '  ');
+    assert.equal(lines.length, 3);
+    assert.ok(lines.every((line) => line.length <= COLUMNS_MAX));
+    assert.ok(lines.slice(1).every((line) => line.startsWith('  word')));
   });
 
   it('says how long ago something was, and how large it is', () => {

@@ -55,3 +55,18 @@ export function size(bytes: bigint): string {
   }
   return `${unit === 0 ? value : Number(value.toPrecision(3))}${units[unit]}`;
 }
+
+/** Breaks a sentence at blanks into lines of at most 100 columns, the later ones indented. */
+export function wrapped(text: string, indent: string): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    if (line !== '' && line.length + 1 + word.length > COLUMNS_MAX) {
+      lines.push(line);
+      line = `${indent}${word}`;
+    } else {
+      line = line === '' ? word : `${line} ${word}`;
+    }
+  }
+  return [...lines, line];
+}

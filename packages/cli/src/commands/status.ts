@@ -8,7 +8,7 @@ import { createCriClient } from '../cri-client.ts';
 import { currentConfig } from '../stack/generated.ts';
 import { openStack, type Stack } from '../stack/open-stack.ts';
 import { describeParts, type PartReport } from '../stack/part-report.ts';
-import { age, table } from '../table.ts';
+import { age, table, wrapped } from '../table.ts';
 
 const STATUS_TIMEOUT_MS = 3_000;
 
@@ -124,5 +124,7 @@ function printText({ config, parts, runtime }: Report): void {
   for (const { type, status, message } of runtime.conditions) {
     console.log(`${type}  ${status ? 'yes' : `no: ${message}`}`);
   }
-  for (const warning of runtime.warnings) console.log(`warning   ${warning}`);
+  for (const warning of runtime.warnings) {
+    for (const line of wrapped(`warning   ${warning}`, ' '.repeat(10))) console.log(line);
+  }
 }
