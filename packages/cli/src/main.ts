@@ -2,6 +2,7 @@
 // code. Each command is loaded only when it is the one.
 
 import { isFailure } from '@cribus/contracts/failure.ts';
+import { isErrno } from '@cribus/host/errno.ts';
 import {
   COMMANDS,
   type CommandName,
@@ -43,7 +44,9 @@ async function main(): Promise<number> {
       return 2;
     }
     if (isFailure(error)) console.error(`cribus: ${error.message}`);
-    else console.error(error);
+    else if (isErrno(error, 'EACCES', 'EPERM')) {
+      console.error(`cribus: ${error.message}: this needs root; try it with sudo`);
+    } else console.error(error);
     return 1;
   }
 }

@@ -4,7 +4,7 @@
 import { statSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { lock, readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
+import { listDirectory, lock, readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
 
 const DIRECTORY = '/run/cribus-host';
 
@@ -54,6 +54,7 @@ export async function withRegistry<T>(
     const { registry, result } = await work(await read(file, inode));
     if (registry.claims.length === 0) await rm(file, { force: true });
     else await writeFileAtomic(file, `${JSON.stringify(registry, undefined, 2)}\n`);
+    await dropForgotten(inode);
     return result;
   } finally {
     held.close();
@@ -68,6 +69,16 @@ async function read(file: string, inode: number): Promise<Registry> {
   for (const claim of claims) if (await isLiving(claim, inode)) living.push(claim);
   // An inode is used again after its namespace: without a living claim nothing is known of this one.
   return living.length === 0 ? { before: undefined, claims: [] } : { before, claims: living };
+}
+
+/** Namespaces go without a word; what stacks claimed of one goes when none of them knows it. */
+async function dropForgotten(ownInode: number): Promise<void> {
+  for (const name of await listDirectory(DIRECTORY)) {
+    const inode = Number(/^(\d+)\.json$/.exec(name)?.[1] ?? ownInode);
+    if (inode === ownInode) continue;
+    const file = join(DIRECTORY, name);
+    if ((await read(file, inode)).claims.length === 0) await rm(file, { force: true });
+  }
 }
 
 /** A stack whose directory was deleted, or that moved to another namespace, claims nothing here. */
