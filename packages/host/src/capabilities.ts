@@ -49,12 +49,12 @@ const CAPABILITIES: readonly string[] = [
 /** OOM_SCORE_ADJ_MIN of <linux/oom.h>. */
 const OOM_SCORE_ADJ_MIN = -1000;
 
-/** Names (`CAP_CHOWN`, …) in this process' own bounding set: "all capabilities" can mean no more. */
+/** Names (`CAP_CHOWN`, …) in our own bounding set: "all capabilities" can mean no more. */
 export function boundingCapabilities(): string[] {
   return capabilitiesIn('CapBnd');
 }
 
-/** Lowest oom_score_adj that we may set for a child: our own without CAP_SYS_RESOURCE, else -1000. */
+/** Lowest oom_score_adj we may set for a child: our own without CAP_SYS_RESOURCE, else -1000. */
 export function oomScoreAdjFloor(): number {
   if (capabilitiesIn('CapEff').includes('CAP_SYS_RESOURCE')) return OOM_SCORE_ADJ_MIN;
   return Number(readFileSync('/proc/self/oom_score_adj', 'latin1'));

@@ -1,5 +1,5 @@
-// cgroup v1: one hierarchy of directories per controller (or group of them), a cgroup being the same
-// path in each.
+// cgroup v1: one hierarchy of directories per controller (or group of them), a cgroup being the
+// same path in each.
 
 import {
   cgroupDirectory,

@@ -13,15 +13,24 @@ export interface CgroupHost {
   exists(path: string): boolean;
   /** Creates the path in every hierarchy; true if it was absent before (in all of them). */
   create(path: string): boolean;
-  /** Removes an empty cgroup (and its empty children) everywhere; nothing when absent. Throws EBUSY while it holds processes. */
+  /**
+   * Removes an empty cgroup (and its empty children) everywhere; nothing when absent. Throws EBUSY
+   * while it holds processes.
+   */
   remove(path: string): void;
-  /** Kills every process below the path (cgroup.kill, or freeze and kill by pid) until none is left. Rejects with the signal's reason. */
+  /**
+   * Kills every process below the path (cgroup.kill, or freeze and kill by pid) until none is left.
+   * Rejects with the signal's reason.
+   */
   killAll(path: string, signal: AbortSignal): Promise<void>;
   /** Moves a process into it. */
   join(path: string, pid: number): void;
   /** Pids at or below the path. */
   pids(path: string): number[];
-  /** How many times the OOM killer struck in it (memory.oom_control oom_kill, memory.events). Undefined when it can't be read. */
+  /**
+   * How many times the OOM killer struck in it (memory.oom_control oom_kill, memory.events).
+   * Undefined when it can't be read.
+   */
   oomKills(path: string): number | undefined;
   /** Current limits and use, for stats; each absent where the kernel lacks it. */
   usage(path: string): CgroupUsage;

@@ -7,7 +7,7 @@ export interface Clock {
   monotonicMs(): number;
   /** Resolves after `ms`; rejects with the signal's reason when it is aborted. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
-  /** A signal that aborts after `ms` with a TimeoutError; its timer does not keep the process up. */
+  /** A signal that aborts after `ms` with a TimeoutError; its timer keeps no process up. */
   timeout(ms: number): AbortSignal;
 }
 

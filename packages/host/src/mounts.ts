@@ -18,7 +18,7 @@ const UMOUNT_NOFOLLOW = 8;
 
 /** mount(2) takes one page of options, the ending NUL included, and silently drops the rest. */
 const MOUNT_DATA_BYTES_MAX = 4095;
-/** Mounts stacked on one place, and rounds of unmounting a tree: more means something mounts anew. */
+/** Mounts stacked on one place, and rounds over a tree: more means something mounts anew. */
 const UNMOUNT_ROUNDS_MAX = 64;
 const LAYERS_MAX = 128;
 
@@ -133,7 +133,7 @@ export function setPropagation(
   checked(libc().mount('', target, null, flags, null), 'mount', `'${target}' ${propagation}`);
 }
 
-/** Unmounts (MNT_DETACH, UMOUNT_NOFOLLOW) everything stacked on `target`; nothing when not mounted. */
+/** Unmounts (MNT_DETACH, UMOUNT_NOFOLLOW) all that is stacked on `target`; nothing when nothing is. */
 export function unmount(target: string): void {
   for (let round = 0; round < UNMOUNT_ROUNDS_MAX; round += 1) {
     if (libc().umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW) === 0) continue;
@@ -243,7 +243,7 @@ export function mountIdOf(fd: number): number {
   return Number(/^mnt_id:\s*(\d+)/m.exec(text)?.[1] ?? Number.NaN);
 }
 
-/** Mounts on a directory or below it; the path must be free of symlinks, as realpath(3) gives it. */
+/** Mounts on a directory or below it; the path must hold no symlinks, as realpath(3) gives it. */
 export function mountsBelow(directory: string): MountEntry[] {
   const prefix = directory.endsWith('/') ? directory : `${directory}/`;
   return listMounts().filter(

@@ -1,6 +1,6 @@
 // Namespaces kept by bind mounts of their nsfs files. Made on the calling thread by unshare(2) and
-// left again within one synchronous call, so that nothing else ever runs inside. A thread that can't
-// come back ends the process: it would work in the wrong namespace from then on.
+// left again within one synchronous call, so that nothing else ever runs inside. A thread that
+// can't come back ends the process: it would work in the wrong namespace from then on.
 import {
   closeSync,
   constants,
@@ -207,7 +207,7 @@ export function interfaceCounters(netnsPath: string): InterfaceCounters[] {
   return parseInterfaceCounters(text);
 }
 
-/** Parses /proc/net/dev (proc(5)): two lines of heading, then eight receive and eight transmit columns. */
+/** Parses /proc/net/dev (proc(5)): two lines of heading, then 8 receive and 8 transmit columns. */
 export function parseInterfaceCounters(text: string): InterfaceCounters[] {
   const lines = text.split('\n').slice(2);
   return lines

@@ -37,7 +37,7 @@ describe('processes', () => {
     assert.deepEqual(commandLine(child.pid), []);
   });
 
-  it('calls back once for each that ends, at once for one that is gone, never for a closed one', async () => {
+  it('calls back once for each that ends or is gone, never for a closed one', async () => {
     const before = readdirSync('/proc/self/fd').length;
     const watch = watchProcesses({ intervalMs: 5 });
     const started = [startSleep(), startSleep(), startSleep()] as const;

@@ -11,7 +11,7 @@ export interface ProcessIdentity {
   bootId: string;
 }
 
-/** System calls without a wrapper in glibc 2.34; one number on all architectures (syscall_64.tbl). */
+/** Calls without a wrapper in glibc 2.34; one number on all architectures (syscall_64.tbl). */
 const SYS_PIDFD_SEND_SIGNAL = 424;
 const SYS_PIDFD_OPEN = 434;
 const POLLIN = 1;
@@ -87,7 +87,7 @@ export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals 
   }
 }
 
-/** Calls back once for each watched process that ends: pidfds, polled together in one system call. */
+/** Calls back once for each watched process that ends: pidfds, polled in one system call. */
 export interface ProcessWatch {
   /** Calls `onExit` within `intervalMs` of the end, or at once when it is gone already. */
   add(identity: ProcessIdentity, onExit: () => void): { close(): void };
@@ -151,7 +151,7 @@ export function watchProcesses(options: { readonly intervalMs: number }): Proces
   };
 }
 
-/** struct pollfd (poll(2)): int fd, short events, short revents. Little-endian, as Node itself is. */
+/** struct pollfd (poll(2)): int fd, short events, short revents. Little-endian, as Node is. */
 function pollTable(entries: readonly Watched[]) {
   const bytes = Buffer.alloc(entries.length * POLLFD_BYTES);
   entries.forEach(({ fd }, index) => {
@@ -181,7 +181,7 @@ export async function waitForExit(identity: ProcessIdentity, signal: AbortSignal
   });
 }
 
-/** All living pids whose cgroup, ancestors or environment we don't care about: just /proc's numbers. */
+/** All living pids, of whichever cgroup or ancestors: just /proc's numbers. */
 export function listPids(): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))

@@ -61,7 +61,7 @@ const OUTPUT_BYTES_MAX = 1024 * 1024;
 const POSIX_SPAWN_SETSIGDEF = 0x04;
 const POSIX_SPAWN_SETSIGMASK = 0x08;
 const POSIX_SPAWN_SETSID = 0x80;
-/** Larger than posix_spawnattr_t (336), posix_spawn_file_actions_t (80) and sigset_t (128) of glibc. */
+/** Over glibc's posix_spawnattr_t (336), posix_spawn_file_actions_t (80) and sigset_t (128). */
 const OPAQUE_BYTES = 512;
 /** From <fcntl.h>; the same on x86-64 and arm64. */
 const O_CLOEXEC = 0o2000000;
@@ -348,7 +348,7 @@ async function drain(captures: readonly Capture[]): Promise<void> {
   for (let turn = 0; turn < DRAIN_TURNS_MAX && !ended; turn += 1) {
     const before = captures.reduce((sum, capture) => sum + capture.bytesRead, 0);
     let timer: NodeJS.Timeout | undefined;
-    // After a timer, one immediate later, pending input has been read even if this process was busy.
+    // One immediate after the timer, pending input has been read even if this process was busy.
     const pause = new Promise<void>((resolve) => {
       timer = setTimeout(() => setImmediate(resolve), DRAIN_MS);
     });

@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, it } from 'mocha';
+import { type CgroupHost, detectCgroups } from './cgroups.ts';
+import { cgroupV2 } from './cgroups-v2.ts';
+import { listMounts, parseMountinfo } from './mounts.ts';
+import { type Child, spawn } from './spawn.ts';
+
+const signal = () => AbortSignal.timeout(10_000);
+
+describe('cgroups of this host', () => {
+  const host: CgroupHost = detectCgroups();
+  const top = `/cgroups-test-${process.pid}`;
+  const path = `${top}/pod/container`;
+  afterEach(async () => {
+    if (host.exists(top)) await host.killAll(top, signal());
+    host.remove(top);
+  });
+
+  const startIn = (where: string, script: string): Child => {
+    const child = spawn({ command: 'sh', args: ['-c', `read go; ${script}`], stdin: 'pipe' });
+    host.join(where, child.pid);
+    child.stdin?.end('go\n');
+    return child;
+  };
+
+  it('creates once, tells so, and removes with all below, twice', () => {
+    assert.equal(host.exists(path), false);
+    assert.equal(host.create(path), true);
+    assert.equal(host.create(path), false);
+    assert.equal(host.create(top), false);
+    assert.equal(host.exists(path), true);
+    host.remove(top);
+    assert.equal(host.exists(top), false);
+    host.remove(top);
+    assert.equal(host.create(path), true);
+  });
+
+  it('holds processes, counts their use, and refuses to go before them', async () => {
+    host.create(path);
+    const child = startIn(path, 'for i in $(seq 20000); do :; done; sleep 65 & wait');
+    for (let tries = 0; host.pids(top).length < 2 && tries < 200; tries += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    assert.ok(host.pids(top).includes(child.pid));
+    const usage = host.usage(path);
+    assert.ok((usage.cpuUsageNs ?? 0n) > 0n);
+    assert.ok((usage.memoryUsageBytes ?? 0n) > 0n);
+    assert.ok((usage.memoryWorkingSetBytes ?? -1n) <= (usage.memoryUsageBytes ?? 0n));
+    assert.ok((usage.processCount ?? 0n) >= 2n);
+    assert.equal(host.oomKills(path), 0);
+    assert.throws(() => host.remove(top), { code: 'EBUSY' });
+    assert.equal(host.exists(path), true);
+    await host.killAll(top, signal());
+    assert.equal((await child.exited).signal, 9);
+    assert.deepEqual(host.pids(top), []);
+  });
+
+  it('kills what forks as fast as it can', async () => {
+    host.create(path);
+    const child = startIn(path, 'while :; do (sleep 66 &) ; sleep 0.01; done');
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    await host.killAll(top, signal());
+    assert.equal((await child.exited).signal, 9);
+    host.remove(top);
+    assert.equal(host.exists(top), false);
+  });
+
+  it('is silent about what is absent and refuses the root and paths that lead upwards', async () => {
+    assert.deepEqual(host.pids('/absent'), []);
+    assert.deepEqual(host.usage('/absent'), {});
+    assert.equal(host.oomKills('/absent'), undefined);
+    await host.killAll('/absent', signal());
+    for (const wrong of ['/', '/../x', 'relative', '//']) {
+      assert.throws(() => host.create(wrong), { code: 'EINVAL' });
+      assert.throws(() => host.remove(wrong), { code: 'EINVAL' });
+      await assert.rejects(host.killAll(wrong, signal()), { code: 'EINVAL' });
+    }
+  });
+
+  it('agrees with the mounts on the version', () => {
+    const unified = listMounts().some(
+      (mount) => mount.mountPoint === '/sys/fs/cgroup' && mount.filesystem === 'cgroup2',
+    );
+    assert.equal(host.version, unified ? 'v2' : 'v1');
+    assert.ok(host.controllers.includes('memory'));
+  });
+});
+
+describe('cgroups by the table of mounts', () => {
+  const detect = (lines: readonly string[]) => detectCgroups(parseMountinfo(lines.join('\n')));
+  it('tells hybrid from unified, and controllers from options', () => {
+    const hybrid = detect([
+      '31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755',
+      '32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct,clone_children',
+      '40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/x,name=systemd',
+      '41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate',
+    ]);
+    assert.equal(hybrid.version, 'v1');
+    assert.deepEqual(hybrid.controllers, ['cpu', 'cpuacct', 'name=systemd']);
+    const unified = detect(['30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate']);
+    assert.equal(unified.version, 'v2');
+    assert.throws(() => detect(['30 23 0:26 / /proc rw - proc proc rw']), { code: 'ENODEV' });
+  });
+});
+
+describe('cgroup v2 on a tree of plain files', () => {
+  let root = '';
+  afterEach(() => rmSync(root, { recursive: true }));
+
+  function makeRoot(): CgroupHost {
+    root = mkdtempSync(join(tmpdir(), 'cgroup2-'));
+    writeFileSync(join(root, 'cgroup.controllers'), 'cpuset cpu memory pids\n');
+    writeFileSync(join(root, 'cgroup.subtree_control'), 'cpu');
+    return cgroupV2(root);
+  }
+
+  it('hands the missing controllers down each level above the new cgroup', () => {
+    const host = makeRoot();
+    assert.deepEqual(host.controllers, ['cpuset', 'cpu', 'memory', 'pids']);
+    mkdirSync(join(root, 'pods'));
+    writeFileSync(join(root, 'pods', 'cgroup.controllers'), 'memory\n');
+    writeFileSync(join(root, 'pods', 'cgroup.subtree_control'), '');
+    assert.equal(host.create('/pods/one'), true);
+    const handedDown = (...names: string[]) =>
+      readFileSync(join(root, ...names, 'cgroup.subtree_control'), 'utf8');
+    assert.equal(handedDown(), '+cpuset +memory +pids');
+    assert.equal(handedDown('pods'), '+memory');
+    assert.ok(!existsSync(join(root, 'pods', 'one', 'cgroup.subtree_control')));
+    assert.equal(host.create('/pods/one'), false);
+    host.remove('/pods/one');
+    assert.equal(host.exists('/pods/one'), false);
+  });
+
+  it('reads use and kills, and counts processes at all depths', async () => {
+    const host = makeRoot();
+    const files: Readonly<Record<string, string>> = {
+      'cpu.stat': 'usage_usec 1500\nuser_usec 1000\n',
+      'memory.current': '1000\n',
+      'memory.stat': 'anon 300\ninactive_file 400\npgfault 5\npgmajfault 1\n',
+      'memory.swap.current': '7\n',
+      'memory.events': 'low 0\noom 3\noom_kill 2\n',
+      'pids.current': '4\n',
+      'cgroup.procs': '',
+    };
+    mkdirSync(join(root, 'a', 'b'), { recursive: true });
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(root, 'a', name), text);
+    writeFileSync(join(root, 'a', 'b', 'cgroup.procs'), '0\n4194305\n');
+    assert.deepEqual(host.usage('/a'), {
+      cpuUsageNs: 1_500_000n,
+      memoryUsageBytes: 1000n,
+      memoryWorkingSetBytes: 600n,
+      memoryRssBytes: 300n,
+      pageFaults: 5n,
+      majorPageFaults: 1n,
+      swapUsageBytes: 7n,
+      processCount: 4n,
+    });
+    assert.equal(host.oomKills('/a'), 2);
+    assert.deepEqual(host.pids('/a'), [4194305]);
+    assert.throws(() => host.remove('/a'), { code: 'EBUSY' });
+    host.join('/a', 42);
+    assert.equal(readFileSync(join(root, 'a', 'cgroup.procs'), 'utf8'), '42');
+    rmSync(join(root, 'a', 'cgroup.procs'));
+    writeFileSync(join(root, 'a', 'cgroup.kill'), '');
+    const killing = host.killAll('/a', signal());
+    assert.equal(readFileSync(join(root, 'a', 'cgroup.kill'), 'utf8'), '1');
+    writeFileSync(join(root, 'a', 'b', 'cgroup.procs'), '');
+    await killing;
+    writeFileSync(join(root, 'a', 'b', 'cgroup.procs'), '4194305');
+    const aborted = host.killAll('/a', AbortSignal.abort(new Error('enough')));
+    await assert.rejects(aborted, /enough/);
+  });
+});
