@@ -68,7 +68,7 @@ describe('cgroups of this host', () => {
     assert.equal(host.exists(top), false);
   });
 
-  it('is silent about what is absent and refuses the root and paths that lead upwards', async () => {
+  it('is silent about the absent and refuses the root and paths that lead upwards', async () => {
     assert.deepEqual(host.pids('/absent'), []);
     assert.deepEqual(host.usage('/absent'), {});
     assert.equal(host.oomKills('/absent'), undefined);
@@ -95,7 +95,7 @@ describe('cgroups by the table of mounts', () => {
     const hybrid = detect([
       '31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755',
       '32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct,clone_children',
-      '40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/x,name=systemd',
+      '40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,release_agent=/x,name=systemd',
       '41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate',
     ]);
     assert.equal(hybrid.version, 'v1');

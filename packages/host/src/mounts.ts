@@ -133,7 +133,7 @@ export function setPropagation(
   checked(libc().mount('', target, null, flags, null), 'mount', `'${target}' ${propagation}`);
 }
 
-/** Unmounts (MNT_DETACH, UMOUNT_NOFOLLOW) all that is stacked on `target`; nothing when nothing is. */
+/** Unmounts (MNT_DETACH, UMOUNT_NOFOLLOW) all that is stacked on `target`; nothing when absent. */
 export function unmount(target: string): void {
   for (let round = 0; round < UNMOUNT_ROUNDS_MAX; round += 1) {
     if (libc().umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW) === 0) continue;

@@ -35,7 +35,7 @@ describe('namespaces', () => {
     rmSync(directory, { recursive: true });
   });
 
-  it('makes all three with loopback, hostname and sysctls, and leaves the thread as it was', async () => {
+  it('makes all three with loopback, hostname and sysctls, and comes back', async () => {
     const before = [ownNamespaces(), hostname(), readFileSync(PORT_START, 'utf8')];
     const sysctls = { 'net.ipv4.ip_unprivileged_port_start': '7', 'kernel.shm_rmid_forced': '1' };
     createNamespaces({ pins, hostname: 'a-pod', sysctls });
