@@ -53,8 +53,9 @@ export interface ImageStore {
   removeLease(id: string): Promise<void>;
   /** A manifest or configuration by digest. */
   readBlob(digest: string): Promise<Buffer | undefined>;
-  /** Kept while an image names it, or until the returned hold is closed. */
+  /** Kept until it is released, and then while an image names it. */
   writeBlob(digest: string, body: Buffer): Promise<void>;
+  releaseBlobs(digests: readonly string[]): void;
   /** Collects layers and blobs that nothing names; deletes in the background. */
   sweep(): Promise<void>;
 }
@@ -90,8 +91,8 @@ export function createImageStore(options: {
   });
   const lock = createKeyedLock();
   const exclusively = <T>(work: () => Promise<T>) => lock.run(LOCK, work);
-  /** Written since the last sweep: their image may be about to be added. */
-  const freshBlobs = new Set<string>();
+  /** How many pulls hold a blob whose image is about to be added. */
+  const heldBlobs = new Map<string, number>();
   let emptying = false;
 
   async function dropIncomplete(): Promise<void> {
@@ -135,7 +136,7 @@ export function createImageStore(options: {
     for (const hex of await listDirectory(paths.content)) {
       const digest = `sha256:${hex}`;
       // A temporary name is left only by a crash, and its owner is this process.
-      if (needed.has(digest) || freshBlobs.has(digest)) continue;
+      if (needed.has(digest) || heldBlobs.has(digest)) continue;
       await unlink(join(paths.content, hex)).catch(() => {});
     }
   }
@@ -196,6 +197,10 @@ export function createImageStore(options: {
         ),
       });
       merged.pinned = isPinned(merged, service.config);
+      // The same image under the same names again is no change.
+      if (before !== undefined && sameNames(before, merged) && before.pinned === merged.pinned) {
+        return before;
+      }
       const stored = await images.put(merged, { durable: true, changed });
       for (const other of images.all()) {
         if (tag === undefined || other.id === stored.id || !other.repoTags.includes(tag)) continue;
@@ -210,8 +215,15 @@ export function createImageStore(options: {
     removeLease: (id) => removeRecord(id, 'lease'),
     readBlob: (digest) => readFileIfExists(paths.blobOf(digest)),
     async writeBlob(digest, body) {
-      freshBlobs.add(digest);
+      heldBlobs.set(digest, (heldBlobs.get(digest) ?? 0) + 1);
       await writeFileAtomic(paths.blobOf(digest), body);
+    },
+    releaseBlobs(digests) {
+      for (const digest of digests) {
+        const left = (heldBlobs.get(digest) ?? 1) - 1;
+        if (left > 0) heldBlobs.set(digest, left);
+        else heldBlobs.delete(digest);
+      }
     },
     async sweep() {
       await exclusively(async () => {
@@ -231,6 +243,11 @@ function isPinned(image: ImageRecord, config: Config): boolean {
       ? names.some((name) => name.startsWith(pattern.slice(0, -1)))
       : names.includes(pattern) || findImage([image], pattern) !== undefined,
   );
+}
+
+function sameNames(a: ImageRecord, b: ImageRecord): boolean {
+  const names = (image: ImageRecord) => [image.repoTags, image.repoDigests].map(String).join(' ');
+  return names(a) === names(b) && a.manifestDigest === b.manifestDigest;
 }
 
 /** For verbs that need the image. Raises not_found. */

@@ -97,5 +97,6 @@ describe('leases and removal', () => {
     await remove(id);
     assert.equal((await used())?.usedBytes?.value, 0n);
     assert.deepEqual(readdirSync(stack.store.paths.records), []);
+    assert.deepEqual(readdirSync(stack.store.paths.content), []);
   });
 });

@@ -57,6 +57,9 @@ interface Pull {
   readonly source: ImageSource;
   readonly signal: AbortSignal;
   readonly progress: PullProgress;
+  /** Names of layers and digests of blobs, kept until the image is recorded. */
+  readonly heldLayers: string[];
+  readonly heldBlobs: string[];
 }
 
 const INDEX_DEPTH_MAX = 3;
@@ -110,11 +113,17 @@ async function pullOnce(
   });
   const failed = new AbortController();
   const signal = AbortSignal.any([request.signal, failed.signal]);
-  const held: string[] = [];
   const progress = watchProgress(service, deps.metrics, canonicalReference(reference));
-  const pull: Pull = { reference, source, signal, progress };
+  const pull: Pull = {
+    reference,
+    source,
+    signal,
+    progress,
+    heldLayers: [],
+    heldBlobs: [],
+  };
   try {
-    const { image, digest } = await fetchImage(deps, pull, held);
+    const { image, digest } = await fetchImage(deps, pull);
     const changed: ObjectReport[] = [];
     const record = await store.exclusively(() =>
       store.addImage(image, { reference, digest, changed }),
@@ -127,20 +136,21 @@ async function pullOnce(
   } finally {
     failed.abort();
     source.close();
-    store.layers.release(held);
+    store.layers.release(pull.heldLayers);
+    store.releaseBlobs(pull.heldBlobs);
   }
 }
 
 async function fetchImage(
   deps: Deps,
   pull: Pull,
-  held: string[],
 ): Promise<{ readonly image: ImageRecord; readonly digest: string }> {
   const { store, service } = deps;
   const { manifest, digest, manifestDigest } = await resolve(deps, pull);
   const known = await store.readBlob(manifest.config.digest);
   const configJson = known ?? (await pull.source.fetchConfig(manifest.config, pull.signal));
-  if (known === undefined) await store.writeBlob(manifest.config.digest, configJson);
+  pull.heldBlobs.push(manifest.config.digest);
+  await store.writeBlob(manifest.config.digest, configJson);
   const config = parseConfigBlob(configJson);
   if (config.diffIds.length !== manifest.layers.length) {
     throw new Failure(
@@ -149,7 +159,7 @@ async function fetchImage(
     );
   }
   checkPlatform(config.platform, pull.reference);
-  const layers = await fetchLayers(deps, pull, { manifest, diffIds: config.diffIds, held });
+  const layers = await fetchLayers(deps, pull, { manifest, diffIds: config.diffIds });
   const layerBytes = manifest.layers.reduce((sum, layer) => sum + layer.sizeBytes, 0);
   const image = ImageRecord.fromPartial({
     id: manifest.config.digest,
@@ -197,7 +207,8 @@ async function resolve(
       known === undefined
         ? await pull.source.fetchManifest(which, pull.signal)
         : { body: known, digest: which, contentType: '' };
-    if (known === undefined) await deps.store.writeBlob(fetched.digest, fetched.body);
+    pull.heldBlobs.push(fetched.digest);
+    await deps.store.writeBlob(fetched.digest, fetched.body);
     digest ??= fetched.digest;
     const manifest = parseManifest(fetched.body, fetched.contentType);
     if (manifest.kind === 'image') return { manifest, digest, manifestDigest: fetched.digest };
@@ -215,7 +226,6 @@ async function fetchLayers(
   image: {
     readonly manifest: Extract<Manifest, { kind: 'image' }>;
     readonly diffIds: readonly string[];
-    readonly held: string[];
   },
 ): Promise<LayerUse[]> {
   const abort = new AbortController();
@@ -228,7 +238,7 @@ async function fetchLayers(
         signal,
       ),
     );
-    image.held.push(name);
+    pull.heldLayers.push(name);
     const { digest, mediaType, sizeBytes } = blob;
     return LayerUse.fromPartial({ diffId, digest, mediaType, sizeBytes: BigInt(sizeBytes), name });
   });

@@ -99,6 +99,7 @@ function send(
       method: exchange.method ?? 'GET',
       agent,
       signal: exchange.signal,
+      timeout: idleTimeoutMs,
       headers: { 'user-agent': USER_AGENT, ...exchange.headers } as Record<string, string>,
     };
     const request =
@@ -106,7 +107,7 @@ function send(
         ? httpRequest(exchange.url, options)
         : httpsRequest(exchange.url, options);
     let head = false;
-    request.setTimeout(idleTimeoutMs, () => {
+    request.on('timeout', () => {
       // Once the body comes, its reader decides: a pause of our own is no stall of the peer's.
       if (!head) request.destroy(new Stalled(`no answer for ${idleTimeoutMs / 1000} s`));
     });

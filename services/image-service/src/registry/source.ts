@@ -104,7 +104,7 @@ export function createImageSource(options: SourceOptions): ImageSource {
           }
           yield chunk;
         }
-        if (received < blob.sizeBytes && received === before) {
+        if (received < blob.sizeBytes && (received === before || resumes >= RESUMES_MAX)) {
           throw new Failure(
             'data_loss',
             `${blob.digest} from ${client.host.base.host} is truncated: ${received} of ${blob.sizeBytes} bytes`,
