@@ -44,7 +44,7 @@ async function main(): Promise<number> {
       return 2;
     }
     if (isFailure(error)) console.error(`cribus: ${error.message}`);
-    else if (isErrno(error, 'EACCES', 'EPERM')) {
+    else if (error instanceof Error && isErrno(error, 'EACCES', 'EPERM')) {
       console.error(`cribus: ${error.message}: this needs root; try it with sudo`);
     } else console.error(error);
     return 1;

@@ -71,12 +71,13 @@ function converse(
 ): Promise<RegExpExecArray | undefined> {
   return new Promise((done) => {
     let text = '';
-    const socket = connect(address, () => socket.write(words));
+    const options = { ...address, timeout: PROBE_TIMEOUT_MS };
+    const socket = connect(options, () => socket.write(words));
     const end = (match: RegExpExecArray | undefined) => {
       socket.destroy();
       done(match);
     };
-    socket.setTimeout(PROBE_TIMEOUT_MS, () => end(undefined));
+    socket.on('timeout', () => end(undefined));
     socket.on('data', (bytes) => {
       text += bytes.toString('latin1');
       const match = pattern.exec(text);
