@@ -37,7 +37,9 @@ export async function createByMonitor(
           conmon: worker.conmon,
           id: record.id,
           name: record.config?.metadata?.name ?? 'sandbox',
-          engine: worker.engine.command,
+          engine: record.sandboxProcess
+            ? worker.engine.command
+            : (worker.driver.holdingCreate ?? worker.engine.command),
           engineArgs: front,
           bundle: places.bundle,
           pidFile: places.pidFile,

@@ -55,6 +55,11 @@ export interface RuntimeDriver {
   readonly sandboxModel: 'namespaces' | 'root-container';
   /** Whose word is the exit code: the monitor's exit file, or the engine's `wait`. */
   readonly exitSource: 'monitor' | 'wait';
+  /**
+   * What conmon runs in place of the engine for a container whose stdio the engine takes from
+   * `start`: a wrapper that holds it until then (stdio-holder.ts). Absent: it takes it from `create`.
+   */
+  readonly holdingCreate?: string;
   /** How a signal reaches the container: straight to the host process, or by the engine. */
   readonly signalBy: 'process' | 'engine';
   /** Changes the spec in the family's way; pure. */

@@ -1,9 +1,11 @@
 // "An OCI command line": the one way in which a worker drives its engine. Building arguments and
 // reading answers is pure; `createEngine` runs them, timed and bounded.
 
+import { rm } from 'node:fs/promises';
 import type { Metrics } from '@cribus/chassis/metrics.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
+import { readFileIfExists } from '@cribus/host/files.ts';
 import { run } from '@cribus/host/spawn.ts';
 import type { EngineOperation, RuntimeDriver } from './driver.ts';
 
@@ -18,7 +20,8 @@ export interface Engine {
   readonly command: string;
   /** The whole argument list of an operation. */
   argv(operation: EngineOperation, args: readonly string[]): string[];
-  start(id: string, signal: AbortSignal): Promise<void>;
+  /** With `stdio`, the container gets these descriptors (child number to ours). */
+  start(id: string, signal: AbortSignal, stdio?: Readonly<Record<number, number>>): Promise<void>;
   /** True when the signal was delivered; false when the container is gone or not running. */
   kill(id: string, signalName: string, signal: AbortSignal): Promise<boolean>;
   /** Signals one process inside a container, by its pid in there (runsc); success when it is gone. */
@@ -93,8 +96,9 @@ export function createEngine(options: EngineOptions): Engine {
   return {
     command: driver.command,
     argv,
-    start: async (id, signal) => {
-      await command('start', [id], signal);
+    start: async (id, signal, stdio) => {
+      if (stdio === undefined) await command('start', [id], signal);
+      else await startWith(options, { id, stdio, front, signal });
     },
     kill: (id, signalName, signal) =>
       command('kill', [id, signalName], signal).then(() => true, orFalseWhenGone),
@@ -124,4 +128,35 @@ export function createEngine(options: EngineOptions): Engine {
 function orFalseWhenGone(error: unknown): false {
   if (isFailure(error, 'not_found', 'wrong_state')) return false;
   throw error;
+}
+
+/** What the engine says of a failure is in its log: its stderr is the container's. */
+async function startWith(
+  options: EngineOptions,
+  start: {
+    readonly id: string;
+    readonly stdio: Readonly<Record<number, number>>;
+    readonly front: readonly string[];
+    readonly signal: AbortSignal;
+  },
+): Promise<void> {
+  const { driver } = options;
+  const log = `${options.log}.${start.id}`;
+  try {
+    const { exitCode } = await options.metrics.timed('engine', `${driver.family} start`, () =>
+      run({
+        command: driver.command,
+        args: [...start.front, '--log', log, 'start', start.id],
+        stdout: 'null',
+        stderr: 'null',
+        fds: start.stdio,
+        signal: AbortSignal.any([start.signal, options.clock.timeout(COMMAND_BUDGET_MS)]),
+      }),
+    );
+    if (exitCode === 0) return;
+    const output = (await readFileIfExists(log))?.toString('utf8') ?? '';
+    throw driver.classify('start', { exitCode, output });
+  } finally {
+    await rm(log, { force: true });
+  }
 }

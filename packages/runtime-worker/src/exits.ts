@@ -22,6 +22,9 @@ const SCAN_INTERVAL_MS = 30_000;
 const WATCH_INTERVAL_MS = 100;
 /** For freeing what a dead container held: cgroup processes and the engine's state. */
 const CLEANUP_BUDGET_MS = 30_000;
+/** How long a code is asked for again, from an engine that knows the container but not its code. */
+const WAIT_RETRY_BUDGET_MS = 5_000;
+const WAIT_RETRY_INTERVAL_MS = 100;
 /** 128 + SIGKILL, as a shell reports it. */
 export const EXIT_CODE_KILLED = 137;
 /** What can't be known: the host was restarted, or the engine forgot. */
@@ -236,13 +239,20 @@ async function exitCodeOf(
   fileCode: number,
 ): Promise<number> {
   if (worker.driver.exitSource === 'monitor' || record.sandboxProcess) return fileCode;
-  try {
-    const code = await worker.engine.wait(record.id, worker.service.stopping);
-    return code ?? EXIT_CODE_KILLED;
-  } catch (error) {
-    // What died with its Sentry was killed.
-    if (isFailure(error)) return EXIT_CODE_KILLED;
-    throw error;
+  const { clock, stopping } = worker.service;
+  // While a start is in flight the engine denies that there is anything to wait for.
+  await worker.lifecycle.run(record.id, async () => undefined);
+  const untilMs = clock.monotonicMs() + WAIT_RETRY_BUDGET_MS;
+  for (;;) {
+    try {
+      return (await worker.engine.wait(record.id, stopping)) ?? EXIT_CODE_KILLED;
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      const state = await worker.engine.state(record.id, stopping).catch(() => undefined);
+      // What died with its Sentry was killed.
+      if (state === undefined || clock.monotonicMs() > untilMs) return EXIT_CODE_KILLED;
+      await clock.sleep(WAIT_RETRY_INTERVAL_MS, stopping);
+    }
   }
 }
 
@@ -278,5 +288,5 @@ async function quietly(
 }
 
 function latest(...times: readonly bigint[]): bigint {
-  return times.reduce((a, b) => (b > a ? b : a), 0n);
+  return [...times].sort((a, b) => Number(b - a))[0] ?? 0n;
 }

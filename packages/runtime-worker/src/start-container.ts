@@ -4,7 +4,8 @@ import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
 import { phaseName } from './phases.ts';
-import { requireContainer, stamp, type Worker } from './worker.ts';
+import { openHeldStdio } from './stdio-holder.ts';
+import { placesOf, requireContainer, stamp, type Worker } from './worker.ts';
 
 /** wrong_state unless it is CREATED; a repeated operation id gets its success again. */
 export function startContainer(worker: Worker): VerbHandler<'start-container'> {
@@ -25,7 +26,7 @@ export function startContainer(worker: Worker): VerbHandler<'start-container'> {
         throw new Failure('wrong_state', `container ${id} is being stopped`);
       }
       const startedAtNs = worker.service.clock.nowNs();
-      await worker.engine.start(id, context.signal);
+      await startProcess(worker, id, context.signal);
       await worker.changes.apply(
         id,
         (now) => ({
@@ -37,4 +38,19 @@ export function startContainer(worker: Worker): VerbHandler<'start-container'> {
       );
       return {};
     });
+}
+
+/** The holder of the stdio goes only after a start that took it over. */
+async function startProcess(worker: Worker, id: string, signal: AbortSignal): Promise<void> {
+  if (worker.driver.holdingCreate === undefined) {
+    await worker.engine.start(id, signal);
+    return;
+  }
+  const held = await openHeldStdio(placesOf(worker, id).bundle);
+  try {
+    await worker.engine.start(id, signal, held.fds);
+    held.release();
+  } finally {
+    held.close();
+  }
 }

@@ -15,6 +15,7 @@ import type {
   RuntimeDriver,
   SpecRole,
 } from '@cribus/runtime-worker/driver.ts';
+import { writeHolderScript } from '@cribus/runtime-worker/stdio-holder.ts';
 import { findWorkingMode, type Mode } from './trial.ts';
 
 const PROBE_BUDGET_MS = 10_000;
@@ -47,6 +48,7 @@ export const probeGvisor: DriverProbe = async (options) => {
   });
   return describeDriver({
     enginePath,
+    holdingCreate: await writeHolderScript(options.runDirectory, enginePath),
     version: versionOf(version.stdout.toString('utf8')),
     mode,
     args: [...args, ...(options.cgroupDriver === 'systemd' ? ['--systemd-cgroup'] : [])],
@@ -79,6 +81,7 @@ export function commonArgs(flags: string): string[] {
 
 interface Probed {
   readonly enginePath: string;
+  readonly holdingCreate: string;
   readonly version: string;
   readonly mode: Mode;
   readonly args: readonly string[];
@@ -117,6 +120,7 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     sandboxModel: 'root-container',
     exitSource: 'wait',
     signalBy: 'engine',
+    holdingCreate: probed.holdingCreate,
     amendSpec,
     // A pod in the host's network namespace can only use the host's stack.
     createArgs: (spec, role) =>
