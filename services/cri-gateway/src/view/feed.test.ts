@@ -111,7 +111,7 @@ describe('the feed of the view', () => {
     const view = createNodeView(clock);
     const configuredHandlers = ['runc'];
     const owners = createOwners({ clock, busConnected: () => true, configuredHandlers });
-    const log = { info: () => undefined, warn: () => undefined };
+    const log = { debug: () => undefined, info: () => undefined, warn: () => undefined };
     const feed = createFeed({
       view,
       owners,
@@ -178,9 +178,9 @@ describe('the feed of the view', () => {
     const { clock, feed, ids } = start({
       disk: async (owner) => (owner === RUNC ? [report(RUNC, 'c', [1n, 1n])] : []),
     });
-    await clock.advance(2_500);
+    await clock.advance(2_900);
     assert.equal(feed.missing().length, 3);
-    await clock.advance(1_500);
+    await clock.advance(200);
     assert.deepEqual(feed.missing(), []);
     assert.deepEqual(ids(), ['c']);
     assert.equal(feed.origins().get(RUNC), 'disk');

@@ -45,6 +45,7 @@ export interface FeedSources {
 }
 
 export interface FeedLog {
+  debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
 }
@@ -63,7 +64,6 @@ export interface Feed {
 
 interface OwnerState {
   readonly name: OwnerName;
-  readonly sinceMs: number;
   primedBy: 'redis' | 'inventory' | 'disk' | undefined;
   epoch: bigint;
   /** Last report seen of this epoch; undefined until an inventory tells. */
@@ -85,7 +85,7 @@ export interface FeedOptions {
 }
 
 export function createFeed(options: FeedOptions): Feed {
-  const { view, owners, clock } = options;
+  const { view, owners } = options;
   const states = new Map<OwnerName, OwnerState>();
   const always = [
     IMAGE_SERVICE,
@@ -98,7 +98,6 @@ export function createFeed(options: FeedOptions): Feed {
     if (known !== undefined) return known;
     const state: OwnerState = {
       name,
-      sinceMs: clock.monotonicMs(),
       primedBy: undefined,
       epoch: 0n,
       sequence: undefined,
@@ -182,7 +181,7 @@ export function noteProgress(
 /** The loop of one owner. */
 async function keep(state: OwnerState, options: FeedOptions): Promise<void> {
   const { clock, signal } = options;
-  const redis = primeFromRedis(state, options);
+  const others = Promise.all([primeFromRedis(state, options), primeFromDisk(state, options)]);
   while (!signal.aborted) {
     const woken = new Promise<void>((resolve) => {
       state.wake = resolve;
@@ -193,13 +192,12 @@ async function keep(state: OwnerState, options: FeedOptions): Promise<void> {
       if (!(await takeInventory(state, options))) {
         state.wanted = true;
         const silent = !options.owners.isAlive(state.name);
-        if (state.primedBy === undefined) await primeFromDisk(state, options);
         retryMs = silent && state.primedBy !== undefined ? RETRY_SILENT_MS : RETRY_MS;
       }
     }
     await pause(woken, { clock, ms: retryMs, signal });
   }
-  await redis;
+  await others;
 }
 
 async function pause(
@@ -252,7 +250,8 @@ async function takeInventory(state: OwnerState, options: FeedOptions): Promise<b
     }
   } catch (error) {
     if (!options.signal.aborted) {
-      options.log.info({ owner: state.name, error }, 'no inventory of this owner yet');
+      const why = error instanceof Error ? error.message : String(error);
+      options.log.debug({ owner: state.name, why }, 'no inventory of this owner yet');
     }
     return false;
   }
@@ -270,16 +269,23 @@ async function takeInventory(state: OwnerState, options: FeedOptions): Promise<b
   return true;
 }
 
+/** Beside the loop: neither a slow inventory nor a slow disk holds the other back. */
 async function primeFromDisk(state: OwnerState, options: FeedOptions): Promise<void> {
-  if (options.clock.monotonicMs() - state.sinceMs < DISK_AFTER_MS) return;
-  try {
-    const reports = await options.sources.disk(state.name, options.signal);
-    if (state.primedBy !== undefined) return;
-    for (const report of reports) options.view.apply(report);
-    primed(state, 'disk', options, reports.length);
-  } catch (error) {
-    if (options.signal.aborted) return;
-    options.log.warn({ owner: state.name, error }, "this owner's records could not be read");
+  const { clock, signal } = options;
+  let waitMs = DISK_AFTER_MS;
+  while (state.primedBy === undefined) {
+    try {
+      await clock.sleep(waitMs, signal);
+      if (state.primedBy !== undefined) return;
+      const reports = await options.sources.disk(state.name, signal);
+      if (state.primedBy !== undefined) return;
+      for (const report of reports) options.view.apply(report);
+      primed(state, 'disk', options, reports.length);
+    } catch (error) {
+      if (signal.aborted) return;
+      options.log.warn({ owner: state.name, error }, "this owner's records could not be read");
+      waitMs = RETRY_MS;
+    }
   }
 }
 
@@ -290,7 +296,10 @@ function primed(
   objects: number,
 ): void {
   if (state.primedBy === undefined) {
-    options.log.info({ owner: state.name, by, objects }, 'the view has heard from this owner');
+    options.log.info(
+      { owner: state.name, by, objects },
+      'the view knows the objects of this owner',
+    );
   }
   state.primedBy = by;
 }
