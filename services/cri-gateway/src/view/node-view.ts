@@ -67,30 +67,53 @@ interface Tables {
 
 type Kind = keyof Tables;
 
+/** Which containers a sandbox has, and when it or one of them last changed. */
+interface SandboxIndex {
+  add(container: ContainerRecord): void;
+  delete(container: ContainerRecord): void;
+  touch(sandboxId: string): void;
+  forget(sandboxId: string): void;
+  containerIds(sandboxId: string): string[];
+  touchedAtNs(sandboxId: string): bigint;
+}
+
+function createSandboxIndex(clock: Clock, knows: (sandboxId: string) => boolean): SandboxIndex {
+  const containerIds = new Map<string, Set<string>>();
+  const touchedAtNs = new Map<string, bigint>();
+  const touch = (sandboxId: string): void => {
+    touchedAtNs.set(sandboxId, clock.nowNs());
+  };
+  return {
+    add({ id, sandboxId }) {
+      containerIds.set(sandboxId, (containerIds.get(sandboxId) ?? new Set<string>()).add(id));
+      touch(sandboxId);
+    },
+    delete({ id, sandboxId }) {
+      const ids = containerIds.get(sandboxId);
+      ids?.delete(id);
+      if (ids?.size === 0) containerIds.delete(sandboxId);
+      // A sandbox that went before its containers has no time to keep.
+      if (knows(sandboxId)) touch(sandboxId);
+      else touchedAtNs.delete(sandboxId);
+    },
+    touch,
+    forget(sandboxId) {
+      touchedAtNs.delete(sandboxId);
+    },
+    containerIds: (sandboxId) => [...(containerIds.get(sandboxId) ?? [])],
+    touchedAtNs: (sandboxId) => touchedAtNs.get(sandboxId) ?? 0n,
+  };
+}
+
 export function createNodeView(clock: Clock): NodeView {
   const tables: Tables = {
     sandbox: createObjectTable(),
     container: createObjectTable(),
     image: createObjectTable(),
   };
-  const containerIdsOf = new Map<string, Set<string>>();
-  const touchedAtNs = new Map<string, bigint>();
+  const index = createSandboxIndex(clock, (id) => tables.sandbox.get(id) !== undefined);
   let order = 0;
   let names: ImageNames | undefined;
-
-  const link = (record: ContainerRecord): void => {
-    const ids = containerIdsOf.get(record.sandboxId) ?? new Set<string>();
-    ids.add(record.id);
-    containerIdsOf.set(record.sandboxId, ids);
-    touchedAtNs.set(record.sandboxId, clock.nowNs());
-  };
-  const unlink = (record: ContainerRecord): void => {
-    const ids = containerIdsOf.get(record.sandboxId);
-    ids?.delete(record.id);
-    if (ids?.size === 0) containerIdsOf.delete(record.sandboxId);
-    if (tables.sandbox.get(record.sandboxId) === undefined) touchedAtNs.delete(record.sandboxId);
-    else touchedAtNs.set(record.sandboxId, clock.nowNs());
-  };
 
   const put = (report: ObjectReport): boolean => {
     const { object } = report;
@@ -106,12 +129,12 @@ export function createNodeView(clock: Clock): NodeView {
     switch (object.$case) {
       case 'sandbox': {
         if (!tables.sandbox.put({ ...head, record: listedSandbox(object.value) })) return false;
-        touchedAtNs.set(report.id, head.appliedAtNs);
+        index.touch(report.id);
         return true;
       }
       case 'container': {
         if (!tables.container.put({ ...head, record: listedContainer(object.value) })) return false;
-        link(object.value);
+        index.add(object.value);
         return true;
       }
       case 'image': {
@@ -130,8 +153,8 @@ export function createNodeView(clock: Clock): NodeView {
     const nowMs = clock.monotonicMs();
     if (version === 'dropped') tables[kind].forget(id, nowMs);
     else if (!tables[kind].remove(id, version, nowMs)) return false;
-    if (container !== undefined) unlink(container.record.record);
-    if (kind === 'sandbox') touchedAtNs.delete(id);
+    if (container !== undefined) index.delete(container.record.record);
+    if (kind === 'sandbox') index.forget(id);
     if (kind === 'image') names = undefined;
     return true;
   };
@@ -155,24 +178,39 @@ export function createNodeView(clock: Clock): NodeView {
       }
       return dropped;
     },
+    ...readSide({
+      tables,
+      index,
+      names: () => {
+        names ??= indexImageNames([...tables.image.values()].map((entry) => entry.record.record));
+        return names;
+      },
+    }),
+  };
+}
+
+/** What only looks. */
+function readSide(from: {
+  readonly tables: Tables;
+  readonly index: SandboxIndex;
+  readonly names: () => ImageNames;
+}): Omit<NodeView, 'apply' | 'order' | 'dropMissing'> {
+  const { tables, index } = from;
+  return {
     sandbox: (id) => tables.sandbox.get(id)?.record.record,
     container: (id) => tables.container.get(id)?.record.record,
     findSandbox: (id) => found(tables.sandbox.resolve(id)),
     findContainer: (id) => found(tables.container.resolve(id)),
-    findImage(reference) {
-      names ??= indexImageNames([...tables.image.values()].map((entry) => entry.record.record));
-      return names.find(reference);
-    },
+    findImage: (reference) => from.names().find(reference),
     sandboxes: () => shown(tables.sandbox, isSandboxShown),
     containers: () => shown(tables.container, isContainerShown),
     images: () => shown(tables.image, () => true),
-    containersOf(sandboxId) {
-      const records = [...(containerIdsOf.get(sandboxId) ?? [])].map(
-        (id) => tables.container.get(id)?.record.record,
-      );
-      return records.filter((record) => record !== undefined);
-    },
-    sandboxTouchedAtNs: (sandboxId) => touchedAtNs.get(sandboxId) ?? 0n,
+    containersOf: (sandboxId) =>
+      index
+        .containerIds(sandboxId)
+        .map((id) => tables.container.get(id)?.record.record)
+        .filter((record) => record !== undefined),
+    sandboxTouchedAtNs: index.touchedAtNs,
     handlersInUse: () =>
       new Set([...tables.sandbox.values()].map((entry) => entry.record.record.handler)),
   };
