@@ -308,6 +308,18 @@ describe('pulling an image', () => {
     assert.equal((await pull(`${registry.host}/l:all`)).imageId, mine.id);
   });
 
+  it('takes a directory’s mode and owner from the layer below when a layer leaves them out', async () => {
+    const low = buildTar([{ name: 'tmp/', type: '5', mode: 0o1777, uid: 9, mtime: 5 }]);
+    const top = buildTar([{ name: 'tmp/new/file', data: 'x' }]);
+    publishImage(registry, { path: 'i', tag: 'v', layers: [low, top] });
+    const { imageId } = await pull(`${registry.host}/i:v`);
+    const name = stack.store.images.get(imageId)?.layers[1]?.name ?? 'none';
+    const tmp = lstatSync(join(stack.store.paths.layers, name, 'tmp'));
+    assert.deepEqual([tmp.mode & 0o7777, tmp.uid, tmp.mtimeMs], [0o1777, 9, 5000]);
+    const added = lstatSync(join(stack.store.paths.layers, name, 'tmp/new'));
+    assert.equal(added.mode & 0o7777, 0o755);
+  });
+
   it('hides what a whiteout names, by the way of overlayfs', async () => {
     const layer = buildTar([
       { name: 'gone/.wh..wh..opq' },

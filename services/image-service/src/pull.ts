@@ -2,6 +2,7 @@
 // Every layer is verified twice, as it was sent (digest) and as it was meant (diffID).
 
 import { createHash } from 'node:crypto';
+import { join } from 'node:path';
 import type { Semaphore } from '@cribus/chassis/queue.ts';
 import { createSemaphore } from '@cribus/chassis/queue.ts';
 import type { Service } from '@cribus/chassis/service.ts';
@@ -14,6 +15,7 @@ import {
   parseImageReference,
 } from '@cribus/contracts/image-reference.ts';
 import type { ImageStore } from './image-store.ts';
+import { inheritDirectories } from './layers/implied-directories.ts';
 import { startUnpacking } from './layers/unpack.ts';
 import { type PullMetrics, type PullProgress, watchProgress } from './pull-progress.ts';
 import { type Credentials, credentialsOf } from './registry/credentials.ts';
@@ -230,20 +232,28 @@ async function fetchLayers(
 ): Promise<LayerUse[]> {
   const abort = new AbortController();
   const signal = AbortSignal.any([pull.signal, abort.signal]);
+  /** By the index of a layer that was unpacked here. */
+  const implied = new Map<number, readonly string[]>();
   const work = image.manifest.layers.map(async (blob, index) => {
     const diffId = image.diffIds[index] ?? '';
-    const name = await deps.store.layers.ensure(diffId, (directory) =>
-      deps.downloads.run(
-        () => fetchLayer(deps, { ...pull, signal }, { blob, diffId, directory }),
-        signal,
-      ),
-    );
+    const name = await deps.store.layers.ensure(diffId, async (directory) => {
+      const fetch = () => fetchLayer(deps, { ...pull, signal }, { blob, diffId, directory });
+      implied.set(index, await deps.downloads.run(fetch, signal));
+    });
     pull.heldLayers.push(name);
     const { digest, mediaType, sizeBytes } = blob;
     return LayerUse.fromPartial({ diffId, digest, mediaType, sizeBytes: BigInt(sizeBytes), name });
   });
   try {
-    return await Promise.all(work);
+    const layers = await Promise.all(work);
+    // Now every lower layer is there.
+    const pathOf = ({ name }: LayerUse) => join(deps.store.paths.layers, name);
+    for (const [index, layer] of layers.entries()) {
+      const lowerTopmostFirst = layers.slice(0, index).reverse().map(pathOf);
+      const directories = implied.get(index) ?? [];
+      await inheritDirectories(pathOf(layer), { directories, lowerTopmostFirst });
+    }
+    return layers;
   } catch (error) {
     // The others stop, and have stopped when we answer: nothing may be written afterwards.
     abort.abort(error);
@@ -252,15 +262,15 @@ async function fetchLayers(
   }
 }
 
-/** One layer from the first host that has it whole. */
+/** One layer from the first host that has it whole; the directories that it implies. */
 async function fetchLayer(
   deps: Deps,
   pull: Pull,
   layer: { readonly blob: Descriptor; readonly diffId: string; readonly directory: string },
-): Promise<void> {
+): Promise<readonly string[]> {
   const { blob, diffId, directory } = layer;
   pull.progress.expect(blob.sizeBytes);
-  await pull.source.withEachHost('pull', async (client) => {
+  return pull.source.withEachHost('pull', async (client) => {
     const unpacking = await startUnpacking(directory, deps.unpacks, pull.signal);
     try {
       for await (const chunk of pull.source.readBlob(client, blob, pull.signal)) {
@@ -275,6 +285,7 @@ async function fetchLayer(
       if (result.diffId !== diffId) {
         throw new Failure('data_loss', `${where} has the diffID ${result.diffId}, not ${diffId}`);
       }
+      return result.impliedDirectories;
     } catch (error) {
       pull.signal.throwIfAborted();
       await unpacking.discard();
