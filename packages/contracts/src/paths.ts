@@ -77,6 +77,7 @@ export function sandboxPaths(roots: Roots, sandboxId: string) {
     record: join(directory, 'record.pb'),
     resolvConf: join(directory, 'resolv.conf'),
     hostname: join(directory, 'hostname'),
+    hosts: join(directory, 'hosts'),
     pins,
     /** A tmpfs; a pod with the host's IPC has none, it gets the host's /dev/shm. */
     shm: join(pins, 'shm'),

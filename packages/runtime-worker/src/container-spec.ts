@@ -14,6 +14,7 @@ import {
   type ImageRecord,
   type SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
+import { sandboxPaths } from '@cribus/contracts/paths.ts';
 import { writeFileAtomic } from '@cribus/host/files.ts';
 import { isAlive } from '@cribus/host/processes.ts';
 import { buildContainerSpec } from '@cribus/oci/build-spec.ts';
@@ -61,7 +62,7 @@ export async function writeContainerSpec(
     rootfs: places.rootfs,
     namespaces: namespacesOf(worker, record, sandbox),
     mounts,
-    sandboxFiles: sandboxFiles(sandbox),
+    sandboxFiles: sandboxFiles(worker, sandbox),
     passwd,
     group,
     host: { ...facts, devices },
@@ -81,14 +82,14 @@ export async function writeContainerSpec(
   return { ...built, spec, engineArgs: worker.driver.createArgs?.(spec, role) ?? [] };
 }
 
-/** Files that sandbox-manager keeps for a pod. */
-export function sandboxFiles(sandbox: SandboxRecord) {
-  return {
-    resolvConf: join(sandbox.directory, 'resolv.conf'),
-    hostname: join(sandbox.directory, 'hostname'),
-    shm: join(sandbox.directory, 'shm'),
-    hosts: join(sandbox.directory, 'hosts'),
-  };
+/** Files that sandbox-manager keeps for a pod; one with the host's IPC shares the host's shm. */
+export function sandboxFiles(worker: Worker, sandbox: SandboxRecord) {
+  const { resolvConf, hostname, hosts, shm } = sandboxPaths(
+    worker.service.config.roots,
+    sandbox.id,
+  );
+  const hostIpc = (sandbox.namespaces?.ipc ?? '') === '';
+  return { resolvConf, hostname, hosts, shm: hostIpc ? '/dev/shm' : shm };
 }
 
 /** As the OCI runtime gets it (runtime-spec, config-linux.md; runc's docs/systemd.md). */

@@ -1,7 +1,7 @@
-// The files of a pod: resolv.conf and hostname in its directory, /dev/shm as a mount beside its
+// The files of a pod: resolv.conf, hostname and hosts in its directory, /dev/shm as a mount beside its
 // namespace pins.
 
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DNSConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { Roots } from '@cribus/contracts/paths.ts';
@@ -11,6 +11,8 @@ import { mountTmpfs } from '@cribus/host/mounts.ts';
 
 /** As Docker and containerd have it for a pod without a size of its own. */
 const SHM_OPTIONS = 'mode=1777,size=64m';
+
+const LOCAL_HOSTS = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n';
 
 /** Where a sandbox's files, pins and mounts are. */
 export function podPaths(roots: Roots, sandboxId: string) {
@@ -37,21 +39,36 @@ export async function writePodFiles(
   pod: {
     readonly dns: DNSConfig | undefined;
     readonly hostname: string;
+    readonly hostNetwork: boolean;
     readonly logDirectory: string;
   },
 ): Promise<void> {
-  const resolv = resolvConf(pod.dns) ?? (await hostResolvConf());
+  const resolv = resolvConf(pod.dns) ?? (await hostFile('/etc/resolv.conf'));
   await Promise.all([
     writeFile(paths.resolvConf, resolv, { mode: 0o644 }),
     writeFile(paths.hostname, `${pod.hostname}\n`, { mode: 0o644 }),
+    // The kubelet mounts its own over it; containers of other callers resolve localhost by this one.
+    writeFile(paths.hosts, pod.hostNetwork ? await hostFile('/etc/hosts') : LOCAL_HOSTS, {
+      mode: 0o644,
+    }),
     // The kubelet makes it before; other callers expect us to.
     pod.logDirectory === '' ? undefined : mkdir(pod.logDirectory, { recursive: true, mode: 0o755 }),
   ]);
 }
 
-async function hostResolvConf(): Promise<string> {
+/** Names the pod's addresses in its hosts file, as the kubelet's own would (hosts(5)). */
+export async function nameInHosts(
+  paths: ReturnType<typeof podPaths>,
+  pod: { readonly hostname: string; readonly ips: readonly string[] },
+): Promise<void> {
+  if (pod.hostname === '' || pod.ips.length === 0) return;
+  await appendFile(paths.hosts, pod.ips.map((ip) => `${ip}\t${pod.hostname}\n`).join(''));
+}
+
+/** A file of the host that a pod gets a copy of; empty where there is none. */
+async function hostFile(path: string): Promise<string> {
   try {
-    return await readFile('/etc/resolv.conf', 'utf8');
+    return await readFile(path, 'utf8');
   } catch (error) {
     if (!isErrno(error, 'ENOENT')) throw error;
     return '';

@@ -14,7 +14,7 @@ import { createNamespaces, insideNetworkNamespace } from '@cribus/host/namespace
 import { hostFailure } from './host-failure.ts';
 import { attach, networkIntent } from './network/attachment.ts';
 import { capabilityArgs, hostPorts } from './network/capabilities.ts';
-import { mountShm, podPaths, writePodFiles } from './pod-files.ts';
+import { mountShm, nameInHosts, podPaths, writePodFiles } from './pod-files.ts';
 import { askWorker, type Caller, type SandboxDeps } from './sandbox-deps.ts';
 import type { SandboxPlan } from './sandbox-plan.ts';
 import { updateSandbox } from './sandbox-update.ts';
@@ -107,6 +107,7 @@ async function makeHostParts(
   const files = writePodFiles(paths, {
     dns: plan.config.dnsConfig,
     hostname,
+    hostNetwork: plan.hostNetwork,
     logDirectory: plan.config.logDirectory,
   });
   const pinned = pinAndMount(draft, { plan, hostname, paths });
@@ -171,6 +172,8 @@ async function attachNetwork(
     signal: caller.signal,
   };
   const attached = await attach(deps.attachment, attachment, network);
+  const paths = podPaths(deps.service.config.roots, record.id);
+  await nameInHosts(paths, { hostname: plan.hostname, ips: attached.ips });
   const later = Object.entries(plan.sysctls.afterAttach);
   if (later.length > 0) setSysctlsInside(namespaces.net, later, record.id);
   return attached;

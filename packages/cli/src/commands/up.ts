@@ -4,6 +4,7 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import type { Invocation } from '../arguments.ts';
 import { requireRoot } from '../require-root.ts';
+import { shellWord } from '../shell-word.ts';
 import { bringUp, type RunningStack } from '../stack/bring-up.ts';
 import { DETACHED_VARIABLE, startDetached } from '../stack/detach.ts';
 import { openStack, type Stack } from '../stack/open-stack.ts';
@@ -95,10 +96,6 @@ function summarize(stack: Stack, running: RunningStack, say: (line: string) => v
 function stopHint(root: string): string {
   const how = `cribus down${root} (containers keep running; --pods ends them)`;
   return process.env[DETACHED_VARIABLE] === undefined ? `Ctrl-C, or ${how}` : how;
-}
-
-function shellWord(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 async function showTour(stack: Stack, running: RunningStack, signal: AbortSignal): Promise<void> {

@@ -6,23 +6,32 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Config } from '@cribus/chassis/config.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import * as cri from '@cribus/contracts/gen/cri/v1/api.ts';
 import { systemClock } from '@cribus/host/clock.ts';
-import type { CriClient } from '../cri-client.ts';
+import { type CriClient, createCriClient } from '../cri-client.ts';
+import { containerTable, podTable } from '../cri-tables.ts';
+import { shellWord } from '../shell-word.ts';
+import type { Stack } from '../stack/open-stack.ts';
 import { buildWebImage, WEB_PORT } from './busybox.ts';
 import { pushImage } from './image.ts';
 import { startRegistry } from './registry.ts';
 
 export interface TourOptions {
-  readonly client: CriClient;
-  /** One line of the tour. */
+  /** It is up and ready. */
+  readonly stack: Stack;
+  /** As the services have it: ports, sockets, networks. */
+  readonly config: Config;
+  /** Another image than the tour's own; it is only asked for HTTP, and need not answer. */
+  readonly image: string | undefined;
   readonly print: (line: string) => void;
-  /** The tables of `cribus pods` and `cribus ps`. */
-  readonly tables: () => Promise<readonly string[]>;
-  /** Any other image; it is only asked for HTTP, and need not answer. */
-  readonly image?: string;
+  /** Aborts at Ctrl-C: the tour then removes what it made. */
   readonly signal: AbortSignal;
+}
+
+interface Guide extends TourOptions {
+  readonly client: CriClient;
 }
 
 const HANDLERS = ['runc', 'gvisor'] as const;
@@ -45,24 +54,27 @@ type Undo = () => Promise<unknown>;
 
 /** Runs the tour. Raises the first Failure; what was made before it is removed all the same. */
 export async function runTour(options: TourOptions): Promise<void> {
-  const undos: Undo[] = [];
+  const client = createCriClient(options.config.gateway.socket);
+  const undos: Undo[] = [async () => client.close()];
+  const guide: Guide = { ...options, client };
   try {
-    const image = options.image ?? (await serveOwnImage(options, undos));
-    await pull(options, image, undos);
+    const image = options.image ?? (await serveOwnImage(guide, undos));
+    await pull(guide, image, undos);
     const logs = await mkdtemp(join(tmpdir(), 'cribus-tour-'));
     undos.push(() => rm(logs, { recursive: true, force: true }));
     const pods: TourPod[] = [];
     for (const handler of HANDLERS) {
-      pods.push(await runPod(options, { handler, image, logs: join(logs, handler) }, undos));
+      pods.push(await runPod(guide, { handler, image, logs: join(logs, handler) }, undos));
     }
-    await show(options, pods);
+    await show(guide, pods);
+    whereNext(options);
   } finally {
     for (const undo of undos.reverse()) await undo();
   }
 }
 
 /** Builds the tour's image and serves it from a registry of its own; answers its reference. */
-async function serveOwnImage({ print, signal }: TourOptions, undos: Undo[]): Promise<string> {
+async function serveOwnImage({ print, signal }: Guide, undos: Undo[]): Promise<string> {
   const registry = await startRegistry();
   undos.push(() => registry.stop());
   const image = await buildWebImage(PAGE, signal);
@@ -72,11 +84,7 @@ async function serveOwnImage({ print, signal }: TourOptions, undos: Undo[]): Pro
   return reference;
 }
 
-async function pull(
-  { client, print, signal }: TourOptions,
-  image: string,
-  undos: Undo[],
-): Promise<void> {
+async function pull({ client, print, signal }: Guide, image: string, undos: Undo[]): Promise<void> {
   const spec = { image: { image } };
   const before = await client.call('imageStatus', cri.ImageStatusRequest.fromPartial(spec));
   const started = systemClock.monotonicMs();
@@ -94,7 +102,7 @@ async function pull(
 }
 
 async function runPod(
-  { client, print, signal }: TourOptions,
+  { client, print, signal }: Guide,
   pod: { readonly handler: string; readonly image: string; readonly logs: string },
   undos: Undo[],
 ): Promise<TourPod> {
@@ -149,7 +157,7 @@ async function runPod(
   };
 }
 
-async function show(options: TourOptions, pods: readonly TourPod[]): Promise<void> {
+async function show(options: Guide, pods: readonly TourPod[]): Promise<void> {
   const { print } = options;
   print('The same image, two kernels (uname -a inside each pod):');
   for (const pod of pods) print(row(pod, await uname(options, pod)));
@@ -157,7 +165,28 @@ async function show(options: TourOptions, pods: readonly TourPod[]): Promise<voi
   for (const pod of pods) print(row(pod, await fetchPage(pod, options)));
   print('Their logs:');
   for (const pod of pods) for (const line of await lastLogLines(pod)) print(row(pod, line));
-  for (const line of await options.tables()) print(line);
+  for (const line of await tables(options)) print(line);
+}
+
+/** The pods and containers as `cribus pods` and `cribus ps` print them. */
+async function tables({ client }: Guide): Promise<readonly string[]> {
+  const [pods, containers] = await Promise.all([
+    client.call('listPodSandbox', cri.ListPodSandboxRequest.fromPartial({})),
+    client.call('listContainers', cri.ListContainersRequest.fromPartial({})),
+  ]);
+  const nowNs = systemClock.nowNs();
+  return [
+    ...podTable(pods.items, nowNs),
+    ...containerTable(containers.containers, pods.items, nowNs),
+  ];
+}
+
+function whereNext({ stack, config, print }: TourOptions): void {
+  const root = stack.directory === undefined ? '' : ` --root ${shellWord(stack.directory)}`;
+  print('Try next:');
+  print(`  crictl --runtime-endpoint unix://${config.gateway.socket} info`);
+  print(`  cribus pull REF${root}   cribus tour --image REF${root}`);
+  print('  dashboards: deploy/grafana/cribus.json, fed by deploy/prometheus/prometheus.yml');
 }
 
 function row(pod: TourPod, text: string): string {
@@ -165,7 +194,7 @@ function row(pod: TourPod, text: string): string {
   return line.length > COLUMNS_MAX ? `${line.slice(0, COLUMNS_MAX - 1)}…` : line;
 }
 
-async function uname({ client }: TourOptions, pod: TourPod): Promise<string> {
+async function uname({ client }: Guide, pod: TourPod): Promise<string> {
   const answer = await client.call(
     'execSync',
     cri.ExecSyncRequest.fromPartial({
@@ -185,7 +214,7 @@ async function uname({ client }: TourOptions, pod: TourPod): Promise<string> {
 }
 
 /** The page's first line, asked for until the server is up or the budget is over. */
-async function fetchPage(pod: TourPod, { signal, image }: TourOptions): Promise<string> {
+async function fetchPage(pod: TourPod, { signal, image }: Guide): Promise<string> {
   const deadline =
     systemClock.monotonicMs() + (image === undefined ? HTTP_BUDGET_MS : HTTP_BUDGET_MS / 5);
   const url = `http://${pod.ip.includes(':') ? `[${pod.ip}]` : pod.ip}:${WEB_PORT}/`;
