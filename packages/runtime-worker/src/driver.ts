@@ -48,6 +48,8 @@ export interface RuntimeDriver {
   readonly details: Readonly<Record<string, string>>;
   /** What is executed: the engine, or a wrapper around it. */
   readonly command: string;
+  /** In front of the path of --log: crun wants `file:`. */
+  readonly logPrefix: string;
   /** In front of every operation, without --root and --log. */
   readonly globalArgs: readonly string[];
   /** Newest OCI version it accepts. */

@@ -41,10 +41,16 @@ const COMMAND_BUDGET_MS = 60_000;
 
 /** Arguments in front of every operation. */
 export function globalArgv(
-  driver: Pick<RuntimeDriver, 'globalArgs'>,
+  driver: Pick<RuntimeDriver, 'globalArgs' | 'logPrefix'>,
   options: { readonly root: string; readonly log: string },
 ): string[] {
-  return ['--root', options.root, '--log', options.log, ...driver.globalArgs];
+  return [
+    '--root',
+    options.root,
+    '--log',
+    `${driver.logPrefix}${options.log}`,
+    ...driver.globalArgs,
+  ];
 }
 
 /** Reads the answer of `state`. */
@@ -146,7 +152,7 @@ async function startWith(
     const { exitCode } = await options.metrics.timed('engine', `${driver.family} start`, () =>
       run({
         command: driver.command,
-        args: [...start.front, '--log', log, 'start', start.id],
+        args: [...start.front, '--log', `${driver.logPrefix}${log}`, 'start', start.id],
         stdout: 'null',
         stderr: 'null',
         fds: start.stdio,

@@ -22,6 +22,7 @@ export function missingDriver(config: HandlerConfig, cause: Failure): RuntimeDri
     },
     details: {},
     command: config.engine,
+    logPrefix: '',
     globalArgs: [],
     ociVersion: '1.0.2',
     sandboxModel: config.family === 'gvisor' ? 'root-container' : 'namespaces',

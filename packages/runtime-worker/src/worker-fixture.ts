@@ -19,6 +19,7 @@ import {
   SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
 import type { Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import { type Roots, sandboxPaths } from '@cribus/contracts/paths.ts';
 import {
   createFrameReader,
   encodeFrame,
@@ -86,7 +87,7 @@ export async function openWorkerFixture(options: {
   );
   const stop = new AbortController();
   const asked: WorkerFixture['asked'] = [];
-  const sandbox = await makeSandbox(base, { ...options, cgroup });
+  const sandbox = await makeSandbox(base, { ...options, cgroup, roots: config.roots });
   const image = await makeImage(base);
   const ask = async <V extends VerbName>(verb: V, request: RequestOf<V>) => {
     asked.push({ verb, request });
@@ -202,17 +203,21 @@ function fakeService(
 
 async function makeSandbox(
   base: string,
-  options: { readonly cgroup: string; readonly handler: string; readonly pid?: 0 | 1 },
+  options: {
+    readonly roots: Roots;
+    readonly cgroup: string;
+    readonly handler: string;
+    readonly pid?: 0 | 1;
+  },
 ): Promise<SandboxRecord> {
-  const directory = join(base, 'pod');
-  await mkdir(join(directory, 'shm'), { recursive: true });
-  for (const name of ['resolv.conf', 'hostname', 'hosts']) {
-    await writeFile(join(directory, name), `${name}\n`);
-  }
+  const id = randomUUID().replaceAll('-', '').repeat(2);
+  const { directory, shm, resolvConf, hostname, hosts } = sandboxPaths(options.roots, id);
+  for (const path of [directory, shm]) await mkdir(path, { recursive: true });
+  for (const path of [resolvConf, hostname, hosts]) await writeFile(path, 'text\n');
   const net = join(base, 'net');
   createNamespaces({ pins: { net } });
   return SandboxRecord.fromPartial({
-    id: randomUUID().replaceAll('-', '').repeat(2),
+    id,
     handler: options.handler,
     phase: SandboxPhase.READY,
     directory,

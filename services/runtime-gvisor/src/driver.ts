@@ -110,6 +110,7 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     },
     details: { platform: mode.platform, network: mode.network },
     command: probed.enginePath,
+    logPrefix: '',
     globalArgs: [
       '--log-format=json',
       `--platform=${mode.platform}`,

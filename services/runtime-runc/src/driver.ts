@@ -117,6 +117,8 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     },
     details: { engine: probed.flavour },
     command: probed.command,
+    // crun takes what stands before a colon for a kind of log.
+    logPrefix: probed.flavour === 'crun' ? 'file:' : '',
     globalArgs: [
       '--log-format',
       'json',
