@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'mocha';
+import { classify, describeDriver, flavourOf, parseFeatures, versionOf } from './driver.ts';
+
+describe("runc's and crun's words", () => {
+  it('become failures that a caller can act on', () => {
+    for (const [operation, output, kind] of [
+      ['delete', 'container does not exist', 'not_found'],
+      ['kill', 'container not running', 'wrong_state'],
+      ['exec', 'exec failed: exec: "x": executable file not found in $PATH', 'invalid_argument'],
+      ['create', 'exec: "/x": stat /x: no such file or directory: unknown', 'invalid_argument'],
+      ['create', 'write /sys/fs/cgroup: no space left on device', 'limit'],
+      ['start', 'something new', 'kubelet_reason'],
+    ] as const) {
+      assert.equal(classify(operation, { exitCode: 1, output }).kind, kind, output);
+    }
+  });
+
+  it('are read out of JSON log lines', () => {
+    const output = '{"level":"error","msg":"container \\"a\\" does not exist","time":"t"}';
+    const failure = classify('state', { exitCode: 1, output });
+    assert.equal(failure.message, 'engine state: container "a" does not exist');
+  });
+});
+
+describe('the driver of runc and crun', () => {
+  it('knows which is which', () => {
+    assert.equal(flavourOf('crun version 1.8.1\ncommit: x'), 'crun');
+    assert.equal(flavourOf('runc version 1.1.5+ds1\n'), 'runc');
+    assert.equal(versionOf('runc version 1.1.5+ds1\n'), '1.1.5+ds1');
+  });
+
+  it('says what was probed', () => {
+    const probed = {
+      enginePath: '/usr/sbin/runc',
+      command: '/usr/sbin/runc',
+      flavour: 'runc',
+      version: '1',
+      features: parseFeatures('{"mountOptions":["ro","rro"]}'),
+      systemd: true,
+      extraArgs: ['--debug'],
+    } as const;
+    const driver = describeDriver(probed);
+    assert.equal(driver.features.recursiveReadOnlyMounts, true);
+    assert.deepEqual(driver.globalArgs.slice(-2), ['--systemd-cgroup', '--debug']);
+    const crun = describeDriver({ ...probed, flavour: 'crun', features: parseFeatures('usage') });
+    assert.equal(crun.features.recursiveReadOnlyMounts, false);
+    assert.equal(crun.logPrefix, 'file:');
+  });
+});
