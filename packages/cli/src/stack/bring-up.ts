@@ -12,6 +12,7 @@ import { providePorts, writeConfigs } from './generated.ts';
 import type { Stack } from './open-stack.ts';
 import { readLivingParts } from './part-state.ts';
 import { planParts } from './parts.ts';
+import { writePrometheusTargets } from './prometheus-targets.ts';
 import { type Readiness, waitUntilReady } from './ready.ts';
 import { effectiveConfig, ownsNats, ownsRedis } from './services-config.ts';
 import { supervise } from './supervisor.ts';
@@ -66,6 +67,7 @@ async function startAll(options: BringUpOptions, lock: UpLock): Promise<RunningS
     redis: ownsRedis(stack.config, { redisUrl }),
   };
   const sources = await writeConfigs({ stack, config, ports, credentials, own });
+  await writePrometheusTargets(stack, config);
   const plans = await planParts(sources).catch(explainMissingBundle);
   signal.throwIfAborted();
   const supervisor = await supervise({ roots: stack.paths.roots, plans, living, say });
