@@ -7,8 +7,9 @@ import { ContainerPhase, type OwnerStatus } from '@cribus/contracts/gen/node/v1/
 import { handlerPaths } from '@cribus/contracts/paths.ts';
 import { subjectToken } from '@cribus/contracts/subjects.ts';
 import { lock, tryLock } from '@cribus/host/files.ts';
+import { unmountTree } from '@cribus/host/mounts.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
-import { adoptContainers } from './adoption.ts';
+import { adoptContainers, hasLive } from './adoption.ts';
 import { createContainer } from './create-container.ts';
 import { createWorker, type OpenedWorker } from './create-worker.ts';
 import { describeObject } from './describe.ts';
@@ -83,6 +84,8 @@ export async function startHandler(
   service.onStop(`close ${handler}`, async () => {
     worker.exits.close();
     await worker.sessions.close();
+    // runsc leaves a mount in its root; while a container lives it is in use.
+    if (!hasLive(worker)) unmountTree(worker.paths.engineRoot);
   });
   const owner = serve(worker);
   await owner.serve();
