@@ -1,12 +1,15 @@
 // Asks the gateway what crictl would ask it, over the CRI socket.
 
 import { Failure, GRPC_CODE } from '@cribus/contracts/failure.ts';
-import * as cri from '@cribus/contracts/gen/cri/v1/api.ts';
+import {
+  ImageServiceService,
+  RuntimeServiceService,
+} from '@cribus/contracts/gen/cri/v1/services.ts';
 import { MESSAGE_BYTES_MAX } from '@cribus/contracts/subjects.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 
-const METHODS = { ...cri.RuntimeServiceService, ...cri.ImageServiceService };
+const METHODS = { ...RuntimeServiceService, ...ImageServiceService };
 type Methods = typeof METHODS;
 export type CriMethod = {
   [M in keyof Methods]: Methods[M]['responseStream'] extends false ? M : never;

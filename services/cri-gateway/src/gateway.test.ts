@@ -10,6 +10,12 @@ import { createMetrics } from '@cribus/chassis/metrics.ts';
 import { Failure, GRPC_CODE } from '@cribus/contracts/failure.ts';
 import * as cri from '@cribus/contracts/gen/cri/v1/api.ts';
 import {
+  ImageServiceClient,
+  ImageServiceService,
+  RuntimeServiceClient,
+  RuntimeServiceService,
+} from '@cribus/contracts/gen/cri/v1/services.ts';
+import {
   ContainerPhase,
   ContainerRecord,
   ImageRecord,
@@ -108,8 +114,8 @@ async function startGateway(answer: (asked: Asked) => verbs.Reply | Promise<verb
   const metrics = createMetrics('cri-gateway');
   const server = await serveCri({ gateway, bus, log: silent, metrics });
   const address = `unix:${config.gateway.socket}`;
-  const runtime = new cri.RuntimeServiceClient(address, credentials.createInsecure());
-  const images = new cri.ImageServiceClient(address, credentials.createInsecure());
+  const runtime = new RuntimeServiceClient(address, credentials.createInsecure());
+  const images = new ImageServiceClient(address, credentials.createInsecure());
   const close = async (): Promise<void> => {
     runtime.close();
     images.close();
@@ -190,7 +196,7 @@ type Response<M> = M extends { responseDeserialize(bytes: Buffer): infer R } ? R
 const CODECS = { ...cri } as unknown as Readonly<
   Record<string, { fromPartial(object: object): unknown }>
 >;
-const METHODS = { ...cri.RuntimeServiceService, ...cri.ImageServiceService };
+const METHODS = { ...RuntimeServiceService, ...ImageServiceService };
 
 /** Calls a method by its name; the request may leave out what it doesn't care for. */
 async function ask<K extends keyof CriMethods>(
@@ -339,7 +345,7 @@ describe('the gateway over its socket', () => {
   });
 
   it('collects a command’s output up to the largest message and its exit code', async () => {
-    const client = new cri.RuntimeServiceClient(
+    const client = new RuntimeServiceClient(
       `unix:${world.config.gateway.socket}`,
       credentials.createInsecure(),
       { 'grpc.max_receive_message_length': 16 * 1024 * 1024 },

@@ -5,7 +5,10 @@ import { mkdir, unlink } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { Failure, GRPC_CODE } from '@cribus/contracts/failure.ts';
-import { ImageServiceService, RuntimeServiceService } from '@cribus/contracts/gen/cri/v1/api.ts';
+import {
+  ImageServiceService,
+  RuntimeServiceService,
+} from '@cribus/contracts/gen/cri/v1/services.ts';
 import { SOCKET_PATH_BYTES_MAX } from '@cribus/contracts/paths.ts';
 import { MESSAGE_BYTES_MAX } from '@cribus/contracts/subjects.ts';
 import { isErrno } from '@cribus/host/errno.ts';

@@ -4,7 +4,7 @@
 import type {
   ImageServiceService,
   RuntimeServiceService,
-} from '@cribus/contracts/gen/cri/v1/api.ts';
+} from '@cribus/contracts/gen/cri/v1/services.ts';
 import type { Gateway, Verb } from './gateway.ts';
 import { containerStatus } from './verbs/container-status.ts';
 import { createContainer } from './verbs/create-container.ts';

@@ -1,6 +1,9 @@
 // A CRI client as any caller has it: one unary call by the name that the service definition gives it.
 
-import { ImageServiceService, RuntimeServiceService } from '@cribus/contracts/gen/cri/v1/api.ts';
+import {
+  ImageServiceService,
+  RuntimeServiceService,
+} from '@cribus/contracts/gen/cri/v1/services.ts';
 import {
   Client,
   credentials,
