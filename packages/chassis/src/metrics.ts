@@ -6,6 +6,7 @@ import { withSpan } from './tracing.ts';
 export interface Metrics {
   readonly registry: Registry;
   counter(name: string, help: string, labels: readonly string[]): Counter;
+  /** `collect` sets it at each scrape; each of several that ask for one name sets its own labels. */
   gauge(
     name: string,
     help: string,
@@ -32,7 +33,7 @@ const BUCKETS_S = [0.0005, 0.002, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60];
 
 /**
  * Makes a service's metrics, with the process' own beside them; every one carries `service`. A
- * second request for a name answers the first metric again.
+ * second request for a name answers the first metric again, as one process may have several owners.
  */
 export function createMetrics(service: string): Metrics {
   const registry = new Registry();
@@ -40,6 +41,7 @@ export function createMetrics(service: string): Metrics {
   collectDefaultMetrics({ register: registry });
   const registers = [registry];
   const known = new Map<string, Counter | Gauge | Histogram>();
+  const collectors = new Map<string, ((gauge: Gauge) => void)[]>();
   const once = <M extends Counter | Gauge | Histogram>(name: string, make: () => M): M => {
     const made = known.get(name) ?? make();
     known.set(name, made);
@@ -49,32 +51,37 @@ export function createMetrics(service: string): Metrics {
     registry,
     counter: (name, help, labelNames) =>
       once(name, () => new Counter({ name, help, labelNames, registers })),
-    gauge: (name, help, labelNames, collect) =>
-      once(name, () => {
-        const options = { name, help, labelNames, registers };
-        if (collect === undefined) return new Gauge(options);
-        const gauge: Gauge = new Gauge({ ...options, collect: () => collect(gauge) });
+    gauge(name, help, labelNames, collect) {
+      const collecting = collectors.get(name) ?? [];
+      collectors.set(name, collecting);
+      if (collect !== undefined) collecting.push(collect);
+      return once(name, () => {
+        const collectAll = () => {
+          for (const one of collecting) one(gauge);
+        };
+        const gauge: Gauge = new Gauge({ name, help, labelNames, registers, collect: collectAll });
         return gauge;
-      }),
+      });
+    },
     histogram: (name, help, labelNames, buckets = BUCKETS_S) =>
       once(name, () => new Histogram({ name, help, labelNames, registers, buckets: [...buckets] })),
     timed(kind, operation, work) {
-      return timedOperation(metrics, { kind, operation }, work);
+      return timedOperation(seconds, { kind, operation }, work);
     },
   };
+  const seconds = metrics.histogram(
+    'cribus_operation_seconds',
+    'Duration of an operation on the host: an engine command, a CNI call, a mount.',
+    ['kind', 'operation', 'outcome'],
+  );
   return metrics;
 }
 
 async function timedOperation<T>(
-  metrics: Metrics,
+  seconds: Histogram,
   labels: { readonly kind: string; readonly operation: string },
   work: () => Promise<T>,
 ): Promise<T> {
-  const seconds = metrics.histogram(
-    'cribus_operation_seconds',
-    'Duration of an operation on the host: an engine command, a CNI call, a registry request.',
-    ['kind', 'operation', 'outcome'],
-  );
   const stop = seconds.startTimer(labels);
   try {
     const result = await withSpan(

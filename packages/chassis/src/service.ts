@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import { type Clock, systemClock } from '@cribus/host/clock.ts';
 import { isErrno } from '@cribus/host/errno.ts';
+import { observeAsks } from './bus/observe-asks.ts';
 import { type Bus, connectBus } from './bus.ts';
 import { type Config, parseConfig } from './config.ts';
 import { startHealth } from './health.ts';
@@ -189,7 +190,7 @@ async function connectAndStart(
   });
   run.onStop('redis', () => mirror.close());
   run.checks.set('nats', () => false);
-  const bus = await connectBus({
+  const connected = await connectBus({
     url: config.nats.url,
     node: config.node.name,
     service: name,
@@ -198,6 +199,7 @@ async function connectAndStart(
     clock,
     signal: stopping.signal,
   });
+  const bus = observeAsks(connected, { metrics: run.metrics, clock });
   run.onStop('nats', () => bus.close());
   run.checks.set('nats', () => bus.connected());
   const service: Service = {
