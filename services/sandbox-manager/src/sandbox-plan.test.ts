@@ -97,7 +97,12 @@ describe('sandbox plan', () => {
     assert.equal(planned.key, '["default","web","u",2]');
     assert.equal(planned.cgroup, '/kubepods/pod1');
     assert.deepEqual(planned.sysctls, {
-      atCreation: { 'net.ipv4.ip_forward': '1', 'net.ipv4.conf.all.forwarding': '0' },
+      atCreation: {
+        'net.ipv4.ip_unprivileged_port_start': '0',
+        'net.ipv4.ping_group_range': '0 2147483647',
+        'net.ipv4.ip_forward': '1',
+        'net.ipv4.conf.all.forwarding': '0',
+      },
       afterAttach: { 'net.ipv4.conf.eth0/100.forwarding': '1' },
     });
     assert.equal(

@@ -16,11 +16,22 @@ const INTERFACE_SYSCTL = /^net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(?!(all|default|
 /** A value is one line of a file below /proc/sys. */
 const VALUE_CHARS_MAX = 4096;
 
+/**
+ * What a pod's own network allows unless it says otherwise: any process may listen on ports below
+ * 1024 and send pings. containerd 2 does the same (enable_unprivileged_ports and
+ * enable_unprivileged_icmp), and gVisor's Sentry, which holds no capability, can't do without it
+ * where it uses the host's network stack.
+ */
+const OPEN_NETWORK = {
+  'net.ipv4.ip_unprivileged_port_start': '0',
+  'net.ipv4.ping_group_range': '0 2147483647',
+};
+
 export function planSysctls(
   sysctls: Readonly<Record<string, string>>,
   pod: { readonly hostNetwork: boolean; readonly hostIpc: boolean; readonly pod: string },
 ): SysctlPlan {
-  const atCreation: Record<string, string> = {};
+  const atCreation: Record<string, string> = pod.hostNetwork ? {} : { ...OPEN_NETWORK };
   const afterAttach: Record<string, string> = {};
   for (const [spelled, value] of Object.entries(sysctls)) {
     const name = dotted(spelled);
