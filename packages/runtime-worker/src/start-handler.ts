@@ -168,7 +168,7 @@ function describeOwner(worker: Worker): Partial<OwnerStatus> {
 function reportStates(worker: Worker): void {
   worker.service.metrics.gauge(
     'cribus_containers',
-    'Containers of this worker by handler and state.',
+    'Containers by handler and state.',
     ['handler', 'state'],
     (gauge) => {
       for (const phase of Object.values(ContainerPhase)) {
