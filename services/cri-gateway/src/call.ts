@@ -113,7 +113,11 @@ export function criMetrics(metrics: Metrics) {
     ),
     seconds: metrics.histogram('cribus_cri_seconds', 'Duration of a CRI call.', ['verb']),
     inFlight: metrics.gauge('cribus_cri_in_flight', 'CRI calls being worked on.', ['verb']),
-    bugs: metrics.counter('cribus_bugs_total', 'Calls that failed by a bug of ours.', ['verb']),
+    bugs: metrics.counter(
+      'cribus_bugs_total',
+      'Errors that were no Failure: each is a bug, logged with its incident id.',
+      ['verb'],
+    ),
   };
 }
 
