@@ -28,8 +28,14 @@ export interface Hierarchy {
   readonly controllers: readonly string[];
 }
 
-/** The host of these hierarchies. */
-export function cgroupV1(hierarchies: readonly Hierarchy[]): CgroupHost {
+/**
+ * The host of these hierarchies. `unified` are cgroup2 mounts beside them: nothing is put there, but
+ * engines make their paths there too and leave the parents, so that a removal goes there as well.
+ */
+export function cgroupV1(
+  hierarchies: readonly Hierarchy[],
+  unified: readonly string[] = [],
+): CgroupHost {
   const roots = hierarchies.map(({ directory }) => directory);
   const rootOf = (controller: string) =>
     hierarchies.find(({ controllers }) => controllers.includes(controller))?.directory;
@@ -49,7 +55,7 @@ export function cgroupV1(hierarchies: readonly Hierarchy[]): CgroupHost {
       return absent;
     },
     remove: (path) => {
-      const directories = roots.map((root) => ownCgroupDirectory(root, path));
+      const directories = [...roots, ...unified].map((root) => ownCgroupDirectory(root, path));
       // Looked at before, so that a busy cgroup does not lose some of its hierarchies.
       const [pid] = pids(path);
       if (pid !== undefined) throw systemError('rmdir', 'EBUSY', `cgroup '${path}' holds ${pid}`);

@@ -80,6 +80,19 @@ describe('cgroups of this host', () => {
     }
   });
 
+  it('removes what an engine made in the cgroup2 mount of a hybrid host', () => {
+    const mount = listMounts().find(
+      ({ filesystem, mountPoint }) =>
+        filesystem === 'cgroup2' && mountPoint.startsWith('/sys/fs/cgroup/'),
+    );
+    host.create(path);
+    // A host without such a mount has one directory less to remove.
+    if (mount !== undefined) mkdirSync(`${mount.mountPoint}${path}`, { recursive: true });
+    host.remove(top);
+    assert.equal(host.exists(top), false);
+    if (mount !== undefined) assert.equal(existsSync(`${mount.mountPoint}${top}`), false);
+  });
+
   it('agrees with the mounts on the version', () => {
     const unified = listMounts().some(
       (mount) => mount.mountPoint === '/sys/fs/cgroup' && mount.filesystem === 'cgroup2',

@@ -66,7 +66,11 @@ export function detectCgroups(mounts: readonly MountEntry[] = listMounts()): Cgr
       controllers: mount.superOptions.split(',').filter(isController),
     }))
     .filter(({ controllers }) => controllers.length > 0);
-  if (hierarchies.length > 0) return cgroupV1(hierarchies);
+  const unified = mounts
+    .filter(({ filesystem }) => filesystem === 'cgroup2')
+    .map(({ mountPoint }) => mountPoint)
+    .filter((mountPoint) => mountPoint.startsWith(`${MOUNTED_AT}/`));
+  if (hierarchies.length > 0) return cgroupV1(hierarchies, unified);
   throw systemError('statfs', 'ENODEV', `no cgroup is mounted at ${MOUNTED_AT}`);
 }
 
