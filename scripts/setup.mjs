@@ -1,7 +1,7 @@
 // Everything a fresh Debian machine needs to run and test this project: Debian packages, the pinned
 // package manager and Node, the dependencies of the lockfile, and the build. A second run changes
 // nothing and uses no network.
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
@@ -18,6 +18,8 @@ import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const scratch = join(root, '.setup');
+/** Of a failed step: characters of its output, from the end. */
+const OUTPUT_KEPT = 64 * 1024;
 
 /** What the runtime drives, then what only the tour and the tests use. */
 const DEBIAN_PACKAGES = [
@@ -39,23 +41,43 @@ const DEBIAN_PACKAGES = [
 /** Packages whose service Debian would start, and enable for the next boot. */
 const SERVICE_UNITS = ['nats-server', 'redis-server', 'docker-registry', 'prometheus'];
 const POLICY = '/usr/sbin/policy-rc.d';
-const SAVED_POLICY = join(scratch, 'policy-rc.d.saved');
-const NO_POLICY = join(scratch, 'policy-rc.d.absent');
+/** The machine's own one, set aside while ours is in its place. */
+const POLICY_SAVED = `${POLICY}.before-cribus`;
+const POLICY_MARK = '# Written by the set-up of cribus, for as long as it runs.';
 
 /** Raised for what a person must mend; printed as one sentence. */
 class SetupError extends Error {}
 
-/** Sets the machine and the tree up; resolves to sentences that say what was installed. */
+/** Raised when a signal ended the set-up. */
+class Interrupted extends Error {}
+
+/** Sets the machine and the tree up; resolves to phrases that say what was installed. */
 export async function setup() {
   refuseWrongMachine();
   mkdirSync(scratch, { recursive: true });
+  // A set-up that was killed may have left it.
   restorePolicy();
   const done = [];
-  installDebianPackages(done);
-  installDependencies(done);
+  await untilSignal(async (signal) => {
+    await installDebianPackages(done, signal);
+    await installDependencies(done, signal);
+  });
   const { build } = await import('./build.mjs');
   if ((await build()) > 0) done.push('built dist/');
   return done;
+}
+
+/** Runs `work` with a signal that aborts at Ctrl-C, SIGTERM or SIGHUP. */
+async function untilSignal(work) {
+  const ending = new AbortController();
+  const names = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+  const end = () => ending.abort();
+  for (const name of names) process.on(name, end);
+  try {
+    await work(ending.signal);
+  } finally {
+    for (const name of names) process.off(name, end);
+  }
 }
 
 function refuseWrongMachine() {
@@ -63,7 +85,7 @@ function refuseWrongMachine() {
   const family = [...release.matchAll(/^ID(?:_LIKE)?=(.*)$/gm)].map((match) => match[1]).join(' ');
   if (!/debian|ubuntu/.test(family)) {
     throw new SetupError(
-      'Set-up needs a Debian-like system (it installs Debian packages with apt-get); nothing was changed.',
+      'Set-up needs a Debian-like system, since it installs Debian packages; nothing was changed.',
     );
   }
   if (process.getuid?.() !== 0) {
@@ -73,18 +95,15 @@ function refuseWrongMachine() {
   }
 }
 
-function installDebianPackages(done) {
+async function installDebianPackages(done, signal) {
   const missing = DEBIAN_PACKAGES.filter((name) => !isInstalled(name));
   if (missing.length === 0) return;
-  progress(`Installing ${missing.length} Debian packages: ${missing.join(' ')}`);
-  withoutServiceStarts(() => {
+  progress(`Installing ${missing.length} Debian packages, which may take some minutes`);
+  await withoutServiceStarts(async () => {
     const apt = ['-qq', '-o', 'DPkg::Lock::Timeout=300'];
-    command('apt-get', [...apt, 'update'], 'apt-get update');
-    command(
-      'apt-get',
-      [...apt, 'install', '-y', '--no-install-recommends', ...missing],
-      'apt-get install',
-    );
+    await command('apt-get', [...apt, 'update'], 'apt-get update', signal);
+    const install = [...apt, 'install', '-y', '--no-install-recommends', ...missing];
+    await command('apt-get', install, 'apt-get install', signal);
   });
   if (existsSync('/run/systemd/system')) {
     for (const unit of SERVICE_UNITS.filter((name) => missing.includes(name))) {
@@ -100,56 +119,32 @@ function isInstalled(name) {
 }
 
 /** invoke-rc.d(8) asks policy-rc.d; 101 forbids every action. An existing one is put back after. */
-function withoutServiceStarts(work) {
-  if (existsSync(POLICY)) writeFileSync(SAVED_POLICY, readFileSync(POLICY), { mode: 0o755 });
-  else writeFileSync(NO_POLICY, '');
-  const restoreAndEnd = () => {
-    restorePolicy();
-    process.exit(130);
-  };
-  process.once('SIGINT', restoreAndEnd).once('SIGTERM', restoreAndEnd);
+async function withoutServiceStarts(work) {
   try {
-    writeFileSync(POLICY, '#!/bin/sh\nexit 101\n');
+    if (existsSync(POLICY)) renameSync(POLICY, POLICY_SAVED);
+    writeFileSync(POLICY, `#!/bin/sh\n${POLICY_MARK}\nexit 101\n`);
     chmodSync(POLICY, 0o755);
-    work();
+    await work();
   } finally {
     restorePolicy();
-    process.off('SIGINT', restoreAndEnd).off('SIGTERM', restoreAndEnd);
   }
 }
 
-/** Also run first, for a set-up that was killed in between. */
 function restorePolicy() {
-  if (existsSync(SAVED_POLICY)) {
-    writeFileSync(POLICY, readFileSync(SAVED_POLICY), { mode: 0o755 });
-    rmSync(SAVED_POLICY);
-  } else if (existsSync(NO_POLICY)) {
-    rmSync(POLICY, { force: true });
-    rmSync(NO_POLICY);
-  }
+  if (existsSync(POLICY_SAVED)) renameSync(POLICY_SAVED, POLICY);
+  else if (existsSync(POLICY) && readFileSync(POLICY, 'utf8').includes(POLICY_MARK)) rmSync(POLICY);
 }
 
-function installDependencies(done) {
+async function installDependencies(done, signal) {
   const stamp = join(scratch, 'dependencies.sha256');
-  const wanted = manifestsDigest();
+  const wanted = dependenciesDigest(root);
   const current = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
   if (current === wanted && existsSync(join(root, 'node_modules', 'esbuild'))) return;
   progress('Installing the npm dependencies of the lockfile (install scripts off)');
   const bootstrap = join(root, 'scripts', 'bootstrap');
-  command(
-    'npm',
-    [
-      'ci',
-      '--ignore-scripts',
-      '--no-audit',
-      '--no-fund',
-      '--loglevel=error',
-      '--prefix',
-      bootstrap,
-    ],
-    'npm ci',
-  );
-  command(
+  const quiet = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
+  await command('npm', ['ci', ...quiet, '--prefix', bootstrap], 'npm ci', signal);
+  await command(
     process.execPath,
     [
       join(bootstrap, 'node_modules/pnpm/bin/pnpm.cjs'),
@@ -159,13 +154,15 @@ function installDependencies(done) {
       '--reporter=silent',
     ],
     'pnpm install',
+    signal,
   );
   writeFileSync(`${stamp}.new`, wanted);
   renameSync(`${stamp}.new`, stamp);
   done.push(`npm dependencies, with Node ${pinnedVersion()} for the services`);
 }
 
-function manifestsDigest() {
+/** Differs whenever `pnpm install` would change something in a tree, or the tree was moved. */
+export function dependenciesDigest(tree) {
   const files = [
     'package.json',
     'pnpm-lock.yaml',
@@ -173,12 +170,12 @@ function manifestsDigest() {
     'scripts/bootstrap/package-lock.json',
   ];
   for (const folder of ['packages', 'services', 'tests']) {
-    for (const name of readdirSync(join(root, folder)))
+    for (const name of readdirSync(join(tree, folder)))
       files.push(`${folder}/${name}/package.json`);
   }
-  const hash = createHash('sha256').update(root);
-  for (const file of files.filter((name) => existsSync(join(root, name)))) {
-    hash.update(file).update(readFileSync(join(root, file)));
+  const hash = createHash('sha256').update(tree);
+  for (const file of files.filter((name) => existsSync(join(tree, name)))) {
+    hash.update(file).update(readFileSync(join(tree, file)));
   }
   return hash.digest('hex');
 }
@@ -189,26 +186,49 @@ function pinnedVersion() {
 }
 
 /** Runs a step quietly; its output is shown only when it fails. */
-function command(name, args, step) {
-  try {
-    execFileSync(name, args, {
-      cwd: root,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      maxBuffer: 64 * 1024 * 1024,
-      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive', CI: 'true' },
+async function command(name, args, step, signal) {
+  if (signal.aborted) throw new Interrupted();
+  const child = spawn(name, args, {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive', CI: 'true' },
+  });
+  // apt-get and npm end in order at SIGINT; a terminal's Ctrl-C has reached them already.
+  const interrupt = () => child.kill('SIGINT');
+  signal.addEventListener('abort', interrupt);
+  let output = '';
+  const take = (chunk) => {
+    output = `${output}${chunk}`.slice(-OUTPUT_KEPT);
+  };
+  child.stdout.on('data', take);
+  child.stderr.on('data', take);
+  const code = await new Promise((resolve) => {
+    child.on('error', (error) => {
+      take(error.message);
+      resolve(1);
     });
-  } catch (error) {
-    const output = `${error.stdout ?? ''}${error.stderr ?? ''}`
-      .trim()
-      .split('\n')
-      .slice(-12)
-      .join('\n');
-    throw new SetupError(`${step} failed:\n${output || error.message}`);
-  }
+    child.on('close', resolve);
+  });
+  signal.removeEventListener('abort', interrupt);
+  if (signal.aborted) throw new Interrupted();
+  if (code === 0) return;
+  const lines = output.trim().split('\n').slice(-12).join('\n');
+  throw new SetupError(`${step} failed:\n${lines || `exit code ${code}`}`);
 }
 
 function progress(sentence) {
-  console.log(`· ${sentence.length > 96 ? `${sentence.slice(0, 93)}...` : sentence}`);
+  console.log(`· ${sentence}`);
+}
+
+/** Breaks a sentence at blanks into lines of at most 100 columns. */
+function wrapped(sentence) {
+  const lines = [''];
+  for (const word of sentence.split(' ')) {
+    const line = lines.at(-1);
+    if (line !== '' && line.length + 1 + word.length > 100) lines.push(`  ${word}`);
+    else lines[lines.length - 1] = line === '' ? word : `${line} ${word}`;
+  }
+  return lines.join('\n');
 }
 
 /** Runs set-up for a command of ours: prints what it did, or the sentence and exit code 1. */
@@ -218,9 +238,13 @@ export async function setupOrExit() {
     console.log(
       done.length === 0
         ? '· Set-up: everything is there already.'
-        : `· Installed: ${done.join('; ')}.`,
+        : wrapped(`· Installed: ${done.join('; ')}.`),
     );
   } catch (error) {
+    if (error instanceof Interrupted) {
+      console.error('Set-up was interrupted; run it again to finish it.');
+      process.exit(130);
+    }
     if (!(error instanceof SetupError)) throw error;
     console.error(error.message);
     process.exit(1);

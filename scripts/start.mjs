@@ -13,9 +13,8 @@ const child = spawn(
     stdio: 'inherit',
   },
 );
-// A terminal's Ctrl-C reaches the child by itself; we only have to outlive it.
-process.on('SIGINT', () => {});
-process.on('SIGTERM', () => child.kill('SIGTERM'));
+// A terminal's Ctrl-C reaches the child by itself too; it takes both for one.
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(name, () => child.kill(name));
 child.on('exit', (code, signal) => {
   process.exitCode = code ?? (signal === 'SIGINT' ? 130 : 143);
 });
