@@ -5,6 +5,7 @@ import type { Service } from '@cribus/chassis/service.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
 
 export interface PullMetrics {
+  expected(bytes: number): void;
   received(bytes: number): void;
   begun(): void;
   ended(outcome: string, seconds: number): void;
@@ -27,6 +28,11 @@ export function createPullMetrics(metrics: Metrics): PullMetrics {
     'Compressed bytes of layers received.',
     [],
   );
+  const expectedBytes = metrics.counter(
+    'cribus_pull_expected_bytes_total',
+    'Compressed bytes of layers that pulls set out to fetch.',
+    [],
+  );
   const pulls = metrics.counter('cribus_pulls_total', 'Pulls ended, by outcome.', ['outcome']);
   const inFlight = metrics.gauge('cribus_pulls_in_flight', 'Pulls that run.', []);
   const seconds = metrics.histogram(
@@ -36,6 +42,7 @@ export function createPullMetrics(metrics: Metrics): PullMetrics {
     [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000],
   );
   return {
+    expected: (count) => expectedBytes.inc(count),
     received: (count) => bytes.inc(count),
     begun: () => inFlight.inc(),
     ended(outcome, duration) {
@@ -70,6 +77,7 @@ export function watchProgress(service: Service, metrics: PullMetrics, image: str
   return {
     expect(bytes) {
       expectedBytes += bytes;
+      metrics.expected(bytes);
     },
     received(bytes) {
       receivedBytes += bytes;

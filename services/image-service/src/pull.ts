@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { Semaphore } from '@cribus/chassis/queue.ts';
 import { createSemaphore } from '@cribus/chassis/queue.ts';
 import type { Service } from '@cribus/chassis/service.ts';
-import { Failure } from '@cribus/contracts/failure.ts';
+import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import type { AuthConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { ImageRecord, LayerUse, type ObjectReport } from '@cribus/contracts/gen/node/v1/records.ts';
 import {
@@ -124,6 +124,7 @@ async function pullOnce(
     heldLayers: [],
     heldBlobs: [],
   };
+  let leftovers = false;
   try {
     const { image, digest } = await fetchImage(deps, pull);
     const changed: ObjectReport[] = [];
@@ -134,12 +135,15 @@ async function pullOnce(
     return { imageId: record.id, changed };
   } catch (error) {
     progress.failed(error);
+    // What was verified stays, for the next sweep, only where a retry may take it up.
+    leftovers = isFailure(error) && !isFailure(error, 'kubelet_reason', 'cancelled', 'unavailable');
     throw error;
   } finally {
     failed.abort();
     source.close();
     store.layers.release(pull.heldLayers);
     store.releaseBlobs(pull.heldBlobs);
+    if (leftovers) await store.sweep();
   }
 }
 

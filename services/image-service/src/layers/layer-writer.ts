@@ -49,7 +49,7 @@ export class LayerWriter implements TarSink {
   readonly #directoryTimes = new Map<string, bigint>();
   readonly #implied = new Set<string>();
   readonly #whiteouts = new Set<string>();
-  #file: { readonly fd: number; readonly entry: TarEntry } | undefined;
+  #file: { readonly fd: number; readonly path: string; readonly entry: TarEntry } | undefined;
   #usedBytes = 0;
   #inodes = 0;
   #written = 0;
@@ -82,9 +82,11 @@ export class LayerWriter implements TarSink {
 
   end(): void {
     if (this.#file === undefined) return;
-    const { fd, entry } = this.#file;
+    const { fd, path, entry } = this.#file;
     this.#file = undefined;
     try {
+      // After the data: write(2) takes file capabilities away.
+      setXattrs(path, entry);
       setFileTimes(fd, entry.mtimeNs);
     } finally {
       closeSync(fd);
@@ -147,12 +149,11 @@ export class LayerWriter implements TarSink {
 
   #openFile(path: string, entry: TarEntry): void {
     const fd = openSync(path, WRITE_NEW, 0o600);
-    this.#file = { fd, entry };
+    this.#file = { fd, path, entry };
     this.#usedBytes += Math.ceil(entry.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES;
     // The owner first: chown(2) clears setuid bits and file capabilities.
     fchownSync(fd, entry.uid, entry.gid);
     fchmodSync(fd, entry.mode);
-    setXattrs(path, entry);
   }
 
   #hardLink(path: string, entry: TarEntry): void {
