@@ -1,7 +1,7 @@
 // The calls of CRI's image service as a caller makes them, and what an image store holds on disk.
 
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { GRPC_CODE } from '@cribus/contracts/failure.ts';
 import {
@@ -64,6 +64,8 @@ export async function imageFilesystem(cri: Cri): Promise<FilesystemUsage> {
 export interface StoredImages {
   readonly layers: readonly string[];
   readonly ingests: readonly string[];
+  /** Manifests and configurations. */
+  readonly blobs: readonly string[];
   readonly records: readonly string[];
   readonly listed: readonly string[];
 }
@@ -71,10 +73,14 @@ export interface StoredImages {
 /** What there is on disk and in the list. */
 export async function storedImages(stack: Stack): Promise<StoredImages> {
   const images = imagesDirectory(stack);
-  const names = (directory: string) => readdirSync(join(images, directory)).sort();
+  const names = (directory: string) => {
+    const path = join(images, directory);
+    return existsSync(path) ? readdirSync(path).sort() : [];
+  };
   return {
     layers: names('layers'),
     ingests: names('ingest'),
+    blobs: names('content/sha256'),
     records: names('records').filter((name) => /^[0-9a-f]{64}$/.test(name)),
     listed: (await listImages(stack.cri)).map(({ id }) => id).sort(),
   };
