@@ -12,7 +12,8 @@ interface Named {
   readonly config?: Named;
   readonly sandbox?: Named;
   readonly metadata?: { readonly name?: unknown; readonly namespace?: unknown };
-  readonly image?: unknown;
+  readonly podName?: unknown;
+  readonly podNamespace?: unknown;
 }
 
 /** Fields for a log line: sandbox, pod, namespace, container_id, container; only what is known. */
@@ -60,6 +61,8 @@ function addRecord(names: Record<string, string>, id: string, record: Named): vo
     set(names, 'container_id', id);
     set(names, 'sandbox', record.sandboxId);
     set(names, 'container', record.config?.metadata?.name);
+    set(names, 'pod', record.podName);
+    set(names, 'namespace', record.podNamespace);
     return;
   }
   set(names, 'sandbox', id);

@@ -239,6 +239,8 @@ async function reserve(
     sandboxVersion: sandbox.version,
     layersDir: order.layersDir,
     layerNames: [...order.layerNames],
+    podName: sandboxConfig.metadata?.name ?? '',
+    podNamespace: sandboxConfig.metadata?.namespace ?? '',
   });
   const places = placesOf(worker, id);
   rollback.add('take the container away', async (signal) => {

@@ -265,6 +265,9 @@ export interface ContainerRecord {
   layersDir: string;
   /** A stop was asked for; no start may follow. */
   stopRequested: boolean;
+  /** Of the sandbox, so that logs can name the pod without asking for it. */
+  podName: string;
+  podNamespace: string;
 }
 
 export interface LayerUse {
@@ -1354,6 +1357,8 @@ function createBaseContainerRecord(): ContainerRecord {
     layerNames: [],
     layersDir: "",
     stopRequested: false,
+    podName: "",
+    podNamespace: "",
   };
 }
 
@@ -1454,6 +1459,12 @@ export const ContainerRecord: MessageFns<ContainerRecord> = {
     }
     if (message.stopRequested !== false) {
       writer.uint32(232).bool(message.stopRequested);
+    }
+    if (message.podName !== "") {
+      writer.uint32(242).string(message.podName);
+    }
+    if (message.podNamespace !== "") {
+      writer.uint32(250).string(message.podNamespace);
     }
     return writer;
   },
@@ -1703,6 +1714,22 @@ export const ContainerRecord: MessageFns<ContainerRecord> = {
             message.stopRequested = reader.bool();
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.podName = reader.string();
+            continue;
+          }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.podNamespace = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1808,6 +1835,16 @@ export const ContainerRecord: MessageFns<ContainerRecord> = {
         : isSet(object.stop_requested)
         ? globalThis.Boolean(object.stop_requested)
         : false,
+      podName: isSet(object.podName)
+        ? globalThis.String(object.podName)
+        : isSet(object.pod_name)
+        ? globalThis.String(object.pod_name)
+        : "",
+      podNamespace: isSet(object.podNamespace)
+        ? globalThis.String(object.podNamespace)
+        : isSet(object.pod_namespace)
+        ? globalThis.String(object.pod_namespace)
+        : "",
     };
   },
 
@@ -1900,6 +1937,12 @@ export const ContainerRecord: MessageFns<ContainerRecord> = {
     if (message.stopRequested !== false) {
       obj.stopRequested = message.stopRequested;
     }
+    if (message.podName !== "") {
+      obj.podName = message.podName;
+    }
+    if (message.podNamespace !== "") {
+      obj.podNamespace = message.podNamespace;
+    }
     return obj;
   },
 
@@ -1959,6 +2002,8 @@ export const ContainerRecord: MessageFns<ContainerRecord> = {
     message.layerNames = object.layerNames?.map((e) => e) || [];
     message.layersDir = object.layersDir ?? "";
     message.stopRequested = object.stopRequested ?? false;
+    message.podName = object.podName ?? "";
+    message.podNamespace = object.podNamespace ?? "";
     return message;
   },
 };
