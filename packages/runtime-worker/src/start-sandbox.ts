@@ -111,6 +111,8 @@ function newRecord(worker: Worker, { sandbox }: Order): ContainerRecord {
     stopSignal: 'KILL',
     cgroupPath: sandbox.config === undefined ? '' : cgroupsPath(worker, sandbox.config, sandbox.id),
     sandboxVersion: sandbox.version,
+    podName: sandbox.config?.metadata?.name ?? '',
+    podNamespace: sandbox.config?.metadata?.namespace ?? '',
   });
 }
 
