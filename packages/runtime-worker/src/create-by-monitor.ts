@@ -39,7 +39,7 @@ export async function createByMonitor(
           name: record.config?.metadata?.name ?? 'sandbox',
           engine: record.sandboxProcess
             ? worker.engine.command
-            : (worker.driver.holdingCreate ?? worker.engine.command),
+            : (worker.driver.relayingCreate ?? worker.engine.command),
           engineArgs: front,
           bundle: places.bundle,
           pidFile: places.pidFile,

@@ -59,9 +59,9 @@ export interface RuntimeDriver {
   readonly exitSource: 'monitor' | 'wait';
   /**
    * What conmon runs in place of the engine for a container whose stdio the engine takes from
-   * `start`: a wrapper that holds it until then (stdio-holder.ts). Absent: it takes it from `create`.
+   * `start`: a wrapper that leaves relays to the monitor (relayed-stdio.ts). Absent: from `create`.
    */
-  readonly holdingCreate?: string;
+  readonly relayingCreate?: string;
   /** How a signal reaches the container: straight to the host process, or by the engine. */
   readonly signalBy: 'process' | 'engine';
   /** Changes the spec in the family's way; pure. */

@@ -16,6 +16,7 @@ import {
   watchProcesses,
 } from '@cribus/host/processes.ts';
 import { isLive } from './phases.ts';
+import { endRelays } from './relayed-stdio.ts';
 import { placesOf, type Worker } from './worker.ts';
 
 const SCAN_INTERVAL_MS = 30_000;
@@ -35,8 +36,11 @@ export interface Exits {
   watch(record: ContainerRecord): void;
   /** Resolves once the container is recorded as ended, or is gone; rejects with the signal's reason. */
   ended(id: string, signal: AbortSignal): Promise<void>;
-  /** Looks at one container now, and records its end where it has ended. */
-  settle(id: string): Promise<void>;
+  /**
+   * Looks at one container now, and records its end where it has ended. `killed`: it is about to
+   * end for sure, so an engine that knows exit codes itself is asked to wait for this one.
+   */
+  settle(id: string, options?: { readonly killed: boolean }): Promise<void>;
   /** Records an end that needs no evidence: what a reboot or an undo took away. */
   record(id: string, end: Ending): Promise<void>;
   /** Frees what a dead container held: leftover processes, engine state, cgroup. */
@@ -98,13 +102,13 @@ export function createExits(
     if (news && after !== undefined) onEnded(after);
   };
 
-  const settle: Exits['settle'] = (id) => {
+  const settle: Exits['settle'] = (id, { killed } = { killed: false }) => {
     const running = settling.get(id);
-    if (running !== undefined) return running;
+    if (running !== undefined) return killed ? running.then(() => settle(id, { killed })) : running;
     const work = (async () => {
       const now = worker().store.get(id);
       if (now === undefined || !isLive(now)) return wake(id);
-      const end = await findEnding(worker(), now);
+      const end = await findEnding(worker(), now, killed);
       if (end === undefined) return;
       await killLeftovers(worker(), now);
       await record(id, end);
@@ -116,8 +120,9 @@ export function createExits(
 
   const release: Exits['release'] = (dead) =>
     worker().lifecycle.run(dead.id, async () => {
-      const { engine, service } = worker();
+      const { driver, engine, service } = worker();
       if (worker().released.has(dead.id)) return;
+      if (driver.relayingCreate !== undefined) endRelays(placesOf(worker(), dead.id).bundle);
       await engine.remove(dead.id, service.clock.timeout(CLEANUP_BUDGET_MS));
       worker().released.add(dead.id);
     });
@@ -196,10 +201,18 @@ async function scanForEver(worker: Worker, settle: (id: string) => void): Promis
 }
 
 /** Undefined while the container lives. */
-async function findEnding(worker: Worker, record: ContainerRecord): Promise<Ending | undefined> {
+async function findEnding(
+  worker: Worker,
+  record: ContainerRecord,
+  killed = false,
+): Promise<Ending | undefined> {
   const file = join(worker.paths.exits, record.id);
   const content = await readFileIfExists(file);
   const text = content?.toString('utf8').trim() ?? '';
+  if (text === '' && killed && worker.driver.exitSource === 'wait' && !record.sandboxProcess) {
+    const exitCode = await exitCodeOf(worker, record, EXIT_CODE_KILLED);
+    return { exitCode, reason: endingReason(exitCode, false) };
+  }
   if (text === '') return await withoutExitFile(worker, record);
   const exitCode = await exitCodeOf(worker, record, Number(text));
   const times = await stat(file, { bigint: true });

@@ -8,7 +8,7 @@ import { IMAGE_SERVICE } from '@cribus/contracts/subjects.ts';
 import { removeTree } from '@cribus/host/files.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
 import { isLive } from './phases.ts';
-import { releaseHeldStdio } from './stdio-holder.ts';
+import { endRelays } from './relayed-stdio.ts';
 import { stopOne } from './stop-container.ts';
 import { placesOf, type Worker } from './worker.ts';
 
@@ -55,7 +55,7 @@ export async function takeAway(
   signal: AbortSignal,
 ): Promise<void> {
   const places = placesOf(worker, record.id);
-  if (worker.driver.holdingCreate !== undefined) await releaseHeldStdio(places.bundle);
+  if (worker.driver.relayingCreate !== undefined) endRelays(places.bundle);
   if (!worker.released.has(record.id)) await worker.engine.remove(record.id, signal);
   unmountTree(places.bundle);
   await removeTree(places.bundle);

@@ -4,7 +4,7 @@ import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
 import { phaseName } from './phases.ts';
-import { openHeldStdio } from './stdio-holder.ts';
+import { openRelays } from './relayed-stdio.ts';
 import { placesOf, requireContainer, stamp, type Worker } from './worker.ts';
 
 /** wrong_state unless it is CREATED; a repeated operation id gets its success again. */
@@ -40,17 +40,15 @@ export function startContainer(worker: Worker): VerbHandler<'start-container'> {
     });
 }
 
-/** The holder of the stdio goes only after a start that took it over. */
 async function startProcess(worker: Worker, id: string, signal: AbortSignal): Promise<void> {
-  if (worker.driver.holdingCreate === undefined) {
+  if (worker.driver.relayingCreate === undefined) {
     await worker.engine.start(id, signal);
     return;
   }
-  const held = await openHeldStdio(placesOf(worker, id).bundle);
+  const stdio = openRelays(placesOf(worker, id).bundle);
   try {
-    await worker.engine.start(id, signal, held.fds);
-    held.release();
+    await worker.engine.start(id, signal, stdio.fds);
   } finally {
-    held.close();
+    stdio.close();
   }
 }

@@ -121,7 +121,7 @@ async function kill(worker: Worker, id: string, context: VerbContext): Promise<v
     await worker.exits.record(id, { exitCode: EXIT_CODE_KILLED, reason: 'Error' });
     return;
   }
-  await worker.exits.settle(id).catch((error: unknown) => {
+  await worker.exits.settle(id, { killed: true }).catch((error: unknown) => {
     context.log.warn({ container: id, error: String(error) }, 'the exit is not recorded yet');
   });
   await worker.exits.ended(id, signal);

@@ -15,7 +15,7 @@ import type {
   RuntimeDriver,
   SpecRole,
 } from '@cribus/runtime-worker/driver.ts';
-import { writeHolderScript } from '@cribus/runtime-worker/stdio-holder.ts';
+import { writeRelayingCreate } from '@cribus/runtime-worker/relayed-stdio.ts';
 import { findWorkingMode, type Mode } from './trial.ts';
 
 const PROBE_BUDGET_MS = 10_000;
@@ -48,7 +48,7 @@ export const probeGvisor: DriverProbe = async (options) => {
   });
   return describeDriver({
     enginePath,
-    holdingCreate: await writeHolderScript(options.runDirectory, enginePath),
+    relayingCreate: await writeRelayingCreate(options.runDirectory, enginePath),
     version: versionOf(version.stdout.toString('utf8')),
     mode,
     args: [...args, ...(options.cgroupDriver === 'systemd' ? ['--systemd-cgroup'] : [])],
@@ -81,7 +81,7 @@ export function commonArgs(flags: string): string[] {
 
 interface Probed {
   readonly enginePath: string;
-  readonly holdingCreate: string;
+  readonly relayingCreate: string;
   readonly version: string;
   readonly mode: Mode;
   readonly args: readonly string[];
@@ -121,7 +121,7 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     sandboxModel: 'root-container',
     exitSource: 'wait',
     signalBy: 'engine',
-    holdingCreate: probed.holdingCreate,
+    relayingCreate: probed.relayingCreate,
     amendSpec,
     // A pod in the host's network namespace can only use the host's stack.
     createArgs: (spec, role) =>
