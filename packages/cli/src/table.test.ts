@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import * as cri from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
 import { ago, containerTable, imageTable, podTable } from './cri-tables.ts';
-import { age, COLUMNS_MAX, size, table, wrapped } from './table.ts';
+import { age, COLUMNS_MAX, columns, size, table, wrapped } from './table.ts';
 
 describe('tables', () => {
   it('aligns columns and ends lines without blanks', () => {
@@ -26,6 +26,22 @@ describe('tables', () => {
       lines.join('\n'),
     );
     assert.match(lines[1] ?? '', /^a+… +b+… +c{9}$/);
+  });
+
+  it('sets texts beside each other, broken at blanks within their columns', () => {
+    const lines = columns([
+      { label: '', cells: ['one', 'other'] },
+      { label: 'text', cells: ['word '.repeat(20).trim(), 'short'] },
+      { label: 'long', cells: ['x'.repeat(90), 'y'] },
+    ]);
+    assert.ok(
+      lines.every((line) => line.length <= COLUMNS_MAX),
+      lines.join('\n'),
+    );
+    const at = lines[0]?.indexOf('other') ?? 0;
+    assert.equal(lines[1]?.indexOf('short'), at);
+    assert.match(lines[2] ?? '', /^ +word( word)+$/);
+    assert.equal(lines.join('').replaceAll(/[^x]/g, '').length, 90);
   });
 
   it('breaks long sentences at blanks', () => {

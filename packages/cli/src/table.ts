@@ -70,3 +70,34 @@ export function wrapped(text: string, indent: string): string[] {
   }
   return [...lines, line];
 }
+
+/** Texts beside each other below each other's heads; a long one is broken into lines of its column. */
+export function columns(
+  rows: readonly { readonly label: string; readonly cells: readonly string[] }[],
+): string[] {
+  const count = Math.max(...rows.map((row) => row.cells.length));
+  const labels = GAP + Math.max(...rows.map((row) => row.label.length));
+  const width = Math.floor((COLUMNS_MAX - labels) / count) - GAP;
+  return rows.flatMap(({ label, cells }) => {
+    const broken = cells.map((cell) => brokenAt(cell, width));
+    const height = Math.max(...broken.map((lines) => lines.length));
+    return Array.from({ length: height }, (_, index) => {
+      const first = `  ${index === 0 ? label : ''}`.padEnd(labels);
+      const texts = broken.map((lines) => (lines[index] ?? '').padEnd(width));
+      return [first, ...texts].join(' '.repeat(GAP)).trimEnd();
+    });
+  });
+}
+
+/** At blanks where there are some, else anywhere. */
+function brokenAt(text: string, width: number): string[] {
+  const lines: string[] = [];
+  let rest = text;
+  while (rest.length > width) {
+    const blank = rest.lastIndexOf(' ', width);
+    const end = blank <= 0 ? width : blank;
+    lines.push(rest.slice(0, end));
+    rest = rest.slice(end).trimStart();
+  }
+  return [...lines, rest];
+}

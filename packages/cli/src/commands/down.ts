@@ -8,7 +8,7 @@ import { signalProcess, waitForExit } from '@cribus/host/processes.ts';
 import type { Invocation } from '../arguments.ts';
 import { requireRoot } from '../require-root.ts';
 import { bringUp } from '../stack/bring-up.ts';
-import { currentConfig } from '../stack/generated.ts';
+import { currentConfig, urlsGiven } from '../stack/generated.ts';
 import { openStack, type Stack } from '../stack/open-stack.ts';
 import { readLivingParts, writePartStates } from '../stack/part-state.ts';
 import { hasPods, removePods } from '../stack/pods.ts';
@@ -43,9 +43,7 @@ async function endPods(stack: Stack, say: (line: string) => void): Promise<strin
   const config = await currentConfig(stack);
   if (up !== undefined) return report(await removePods(config.gateway.socket, signal), say);
   say('The stack is started for a moment, to stop and remove its pods.');
-  const natsUrl = urlGiven(config.nats.credentials_dir, config.nats.url);
-  const redisUrl = urlGiven(config.redis.credentials_dir, config.redis.url);
-  const running = await bringUp({ stack, natsUrl, redisUrl, say, signal });
+  const running = await bringUp({ stack, ...urlsGiven(config), say, signal });
   try {
     return report(await removePods(running.config.gateway.socket, signal), say);
   } finally {
@@ -65,11 +63,6 @@ async function putBack(stack: Stack): Promise<string[]> {
   } finally {
     lock.close();
   }
-}
-
-/** Servers without our credentials are not ours: the last `up` was given their URL. */
-function urlGiven(credentialsDirectory: string, url: string): string | undefined {
-  return credentialsDirectory === '' && url !== '' ? url : undefined;
 }
 
 function report(removal: Awaited<ReturnType<typeof removePods>>, say: (line: string) => void) {

@@ -7,10 +7,10 @@ import { requireRoot } from '../require-root.ts';
 import { shellWord } from '../shell-word.ts';
 import { bringUp, type RunningStack } from '../stack/bring-up.ts';
 import { DETACHED_VARIABLE, startDetached } from '../stack/detach.ts';
+import { metricsAddresses } from '../stack/metrics-addresses.ts';
 import { openStack, type Stack } from '../stack/open-stack.ts';
 import { countPods, hasPods, removePods } from '../stack/pods.ts';
 import { putHostBack } from '../stack/put-host-back.ts';
-import { SERVICES } from '../stack/services.ts';
 
 /** A second Ctrl-C within this time leaves the pods of an ephemeral stack running. */
 const SECOND_THOUGHT_MS = 10_000;
@@ -29,8 +29,11 @@ export async function runUp(invocation: Invocation): Promise<number> {
   const running = await start({ invocation, stack, say, signal: signals.first });
   if (running === undefined) return 130;
   try {
-    summarize(stack, running, say);
-    if (invocation.flags.has('tour')) await showTour(stack, running, signals.first);
+    const tour = invocation.flags.has('tour');
+    summarize(running, { stack, tour, say });
+    if (tour) await showTour(stack, running, signals.first);
+    if (tour && !signals.first.aborted)
+      say(`Serving CRI until Ctrl-C; logs in ${running.config.roots.log}`);
     await untilAborted(signals.first);
   } finally {
     await end({ invocation, stack, running, signals, say });
@@ -78,23 +81,29 @@ async function start(options: {
   }
 }
 
-function summarize(stack: Stack, running: RunningStack, say: (line: string) => void): void {
+/** Before the tour only what it doesn't say itself. */
+function summarize(running: RunningStack, options: Summary): void {
   const { config, readiness } = running;
-  const { address, ports } = config.metrics;
+  const { stack, tour, say } = options;
   const root = stack.directory === undefined ? '' : ` --root ${shellWord(stack.directory)}`;
-  // A shell, and curl itself, expand the braces.
-  const list = SERVICES.map((name) => ports[name]).join(',');
   say(`Ready: CRI v1 at unix://${config.gateway.socket}`);
-  say(`  handlers  ${readiness.handlers.join(', ')}`);
   if (!readiness.network.ready) say(`  network   not ready: ${readiness.network.message}`);
-  say(`  metrics   http://${address}:{${list}}/metrics`);
+  if (tour) return;
+  say(`  handlers  ${readiness.handlers.join(', ')}`);
+  say(`  metrics   ${metricsAddresses(config)}`);
   say(`  logs      ${config.roots.log}`);
-  say(`  look      cribus status${root}`);
+  say(`  look      bin/cribus status${root}`);
   say(`  stop      ${stopHint(root)}`);
 }
 
+interface Summary {
+  readonly stack: Stack;
+  readonly tour: boolean;
+  readonly say: (line: string) => void;
+}
+
 function stopHint(root: string): string {
-  const how = `cribus down${root} (containers keep running; --pods ends them)`;
+  const how = `bin/cribus down${root} (containers keep running; --pods ends them)`;
   return process.env[DETACHED_VARIABLE] === undefined ? `Ctrl-C, or ${how}` : how;
 }
 
@@ -125,45 +134,44 @@ async function end(options: {
   readonly say: (line: string) => void;
 }): Promise<void> {
   const { invocation, stack, running, signals, say } = options;
-  const ephemeral = invocation.flags.has('ephemeral');
-  const gone = ephemeral && (await endPods(running, signals, say));
-  say('Stopping the services.');
+  if (invocation.flags.has('ephemeral')) await endPods(running, signals, say);
   await running.stop();
-  if (gone && !(await hasPods(stack))) {
+  const left = await hasPods(stack);
+  if (invocation.flags.has('ephemeral') && !left) {
     for (const problem of await putHostBack(stack, running.config)) say(`Left behind: ${problem}`);
   }
   running.release();
   say(
-    gone ? 'Stopped.' : 'Stopped; containers keep running, and the next "cribus up" adopts them.',
+    left ? 'Stopped; containers keep running, and the next "cribus up" adopts them.' : 'Stopped.',
   );
 }
 
-/** True when no pod was left running on purpose. */
 async function endPods(
   running: RunningStack,
   signals: Signals,
   say: (line: string) => void,
-): Promise<boolean> {
+): Promise<void> {
   const socket = running.config.gateway.socket;
   const count = await countPods(socket, systemClock.timeout(5_000)).catch(() => undefined);
-  if (count === 0) return true;
   const interrupted = (signals.first.reason as Error | undefined)?.message === 'SIGINT';
-  if (interrupted) {
-    const what = count === undefined ? 'This stack' : `${count} ${count === 1 ? 'pod' : 'pods'}`;
-    say(`${what} will be stopped and removed in 10 s; Ctrl-C again leaves it all running.`);
+  if (interrupted && count !== 0) {
+    const what = count === undefined ? 'All pods' : counted(count);
+    say(`${what} will be stopped and removed in 10 s; Ctrl-C again leaves them running.`);
     await systemClock.sleep(SECOND_THOUGHT_MS, signals.second).catch(() => undefined);
-    if (signals.second.aborted) {
-      say('The pods are left running.');
-      return false;
-    }
+  }
+  if (signals.second.aborted) {
+    say('The pods are left running.');
+    return;
   }
   try {
     const { removed, problems } = await removePods(socket, signals.second);
-    say(`Stopped and removed ${removed} ${removed === 1 ? 'pod' : 'pods'}.`);
+    say(`Stopped and removed ${counted(removed)}.`);
     for (const problem of problems) say(`Not removed: ${problem}`);
-    return true;
   } catch (error) {
     say(`The pods could not be removed: ${error instanceof Error ? error.message : String(error)}`);
-    return false;
   }
+}
+
+function counted(pods: number): string {
+  return `${pods} ${pods === 1 ? 'pod' : 'pods'}`;
 }

@@ -13,7 +13,7 @@ import type { PartSources } from './parts.ts';
 import { isPortFree, type PortPlan, type Ports, parsePorts, planPorts } from './ports.ts';
 import { redisConfig } from './redis-config.ts';
 import { SERVICES } from './services.ts';
-import { configText } from './services-config.ts';
+import { headedConfigText } from './services-config.ts';
 
 export interface GeneratedPaths {
   readonly ports: string;
@@ -87,7 +87,7 @@ export async function writeConfigs(options: {
     directory: stack.paths.generatedDirectory,
     passwords: credentials.redisPasswords,
   });
-  const services = configText(config, [
+  const services = headedConfigText(config, [
     'Written by "cribus up" at each start: changes here are lost. What a person sets is in',
     stack.paths.configFile,
   ]);
@@ -113,4 +113,14 @@ export async function currentConfig(stack: Stack): Promise<Config> {
   const text = await readFileIfExists(file);
   if (text === undefined) return stack.config;
   return parseConfig(text.toString('utf8'), { file, directory: stack.directory });
+}
+
+/** What the last `up` was given as --nats and --redis: servers without our credentials aren't ours. */
+export function urlsGiven(last: Config): {
+  readonly natsUrl: string | undefined;
+  readonly redisUrl: string | undefined;
+} {
+  const given = (server: Config['nats']) =>
+    server.credentials_dir === '' && server.url !== '' ? server.url : undefined;
+  return { natsUrl: given(last.nats), redisUrl: given(last.redis) };
 }

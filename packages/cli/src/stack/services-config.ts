@@ -3,7 +3,7 @@
 
 import { hostname } from 'node:os';
 import type { Config } from '@cribus/chassis/config.ts';
-import { stringify } from 'smol-toml';
+import { configText } from '@cribus/chassis/config-reference.ts';
 import type { Stack } from './open-stack.ts';
 import { type Ports, portOf } from './ports.ts';
 import { SERVICES } from './services.ts';
@@ -73,30 +73,8 @@ function nodeName(stack: Stack, alone: boolean): string {
     .slice(0, 40)}-${stack.tag}`;
 }
 
-const COMMENTS: Readonly<Record<string, string>> = {
-  node: 'The node as the bus knows it.',
-  paths: 'Where everything is.',
-  nats: 'The bus; credentials_dir holds one nkey seed for each service (empty: none are used).',
-  redis: 'Where the reported state goes; credentials_dir holds one password for each service.',
-  gateway: 'The CRI endpoint, and where exec, attach and port-forward streams are served.',
-  cni: 'Pod networks; fallback_conf_dir is used while conf_dir holds no configuration.',
-  images: 'Registries are configured in certs_dir: <host>/hosts.toml.',
-  runtimes: "Each handler is a RuntimeClass' name.",
-  cgroups: 'Where containers without a cgroup parent go.',
-  metrics: 'Each service serves /metrics, /healthz and /readyz on its port.',
-  log: 'JSON lines.',
-  monitor: 'The program that holds the output of a container.',
-};
-
-/** The configuration as TOML, section by section with a comment; parseConfig reads it back. */
-export function configText(config: Config, firstLines: readonly string[]): string {
-  const { roots, ...rest } = config;
-  const { node, ...sections } = rest;
-  const ordered: Record<string, unknown> = { node, paths: { ...roots }, ...sections };
-  const blocks = Object.entries(ordered).map(([key, value]) => {
-    const comment = COMMENTS[key];
-    const lines = comment === undefined ? '' : `# ${comment}\n`;
-    return `${lines}${stringify({ [key]: value }).trim()}\n`;
-  });
-  return `${firstLines.map((line) => `# ${line}\n`).join('')}\n${blocks.join('\n')}`;
+/** The configuration as a documented TOML that parseConfig reads back, below some comment lines. */
+export function headedConfigText(config: Config, firstLines: readonly string[]): string {
+  const head = firstLines.map((line) => `# ${line}\n`).join('');
+  return `${head}\n${configText(config, { documented: true })}`;
 }

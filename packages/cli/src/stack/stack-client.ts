@@ -1,5 +1,6 @@
 // A CRI client of the stack that a command names.
 
+import type { Config } from '@cribus/chassis/config.ts';
 import { type CriClient, createCriClient } from '../cri-client.ts';
 import { currentConfig } from './generated.ts';
 import { openStack } from './open-stack.ts';
@@ -7,12 +8,13 @@ import { openStack } from './open-stack.ts';
 /** Opens the stack, runs `work` with a client of its socket, and closes it. */
 export async function withStackClient<T>(
   options: { readonly root: string | undefined; readonly config: string | undefined },
-  work: (client: CriClient) => Promise<T>,
+  work: (client: CriClient, config: Config) => Promise<T>,
 ): Promise<T> {
   const stack = await openStack(options);
-  const client = createCriClient((await currentConfig(stack)).gateway.socket);
+  const config = await currentConfig(stack);
+  const client = createCriClient(config.gateway.socket);
   try {
-    return await work(client);
+    return await work(client, config);
   } finally {
     client.close();
   }

@@ -10,7 +10,7 @@ import { permissionsOf } from './nats-config.ts';
 import { openStack } from './open-stack.ts';
 import { partEnvironment } from './parts.ts';
 import { isPortFree, PORT_NAMES, type Ports, parsePorts, planPorts } from './ports.ts';
-import { configText, effectiveConfig } from './services-config.ts';
+import { effectiveConfig, headedConfigText } from './services-config.ts';
 import { backoffMs } from './supervisor.ts';
 
 const question = {
@@ -140,7 +140,7 @@ describe('a stack', () => {
       assert.equal(config.gateway.socket, `${root}/run/cribus.sock`);
       assert.equal(config.nats.url, `nats://127.0.0.1:${ports.nats}`);
       assert.equal(config.cgroups.root, `/cribus-${stack.tag}`);
-      const text = configText(config, ['A test.']);
+      const text = headedConfigText(config, ['A test.']);
       assert.deepEqual(parseConfig(text, { file: 'x' }), config);
     }));
 

@@ -12,8 +12,11 @@ import * as cri from '@cribus/contracts/gen/cri/v1/api.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { type CriClient, createCriClient } from '../cri-client.ts';
 import { containerTable, podTable } from '../cri-tables.ts';
+import { showPullProgress } from '../pull-progress.ts';
 import { shellWord } from '../shell-word.ts';
+import { metricsAddresses } from '../stack/metrics-addresses.ts';
 import type { Stack } from '../stack/open-stack.ts';
+import { columns } from '../table.ts';
 import { buildWebImage, WEB_PORT } from './busybox.ts';
 import { pushImage } from './image.ts';
 import { startRegistry } from './registry.ts';
@@ -36,11 +39,11 @@ interface Guide extends TourOptions {
 
 const HANDLERS = ['runc', 'gvisor'] as const;
 const PAGE = 'hello from a pod\n';
-const COLUMNS_MAX = 100;
-const LOG_LINES_SHOWN = 2;
 const STEP_TIMEOUT_MS = 60_000;
 const PULL_TIMEOUT_MS = 600_000;
+/** How long a page may take after its pod was started: the tour's own, and any other image's. */
 const HTTP_BUDGET_MS = 10_000;
+const OTHER_HTTP_BUDGET_MS = 2_000;
 
 interface TourPod {
   readonly handler: string;
@@ -48,6 +51,7 @@ interface TourPod {
   readonly containerId: string;
   readonly ip: string;
   readonly logPath: string;
+  readonly startMs: number;
 }
 
 type Undo = () => Promise<unknown>;
@@ -55,59 +59,87 @@ type Undo = () => Promise<unknown>;
 /** Runs the tour. Raises the first Failure; what was made before it is removed all the same. */
 export async function runTour(options: TourOptions): Promise<void> {
   const client = createCriClient(options.config.gateway.socket);
-  const undos: Undo[] = [async () => client.close()];
+  const undos: Undo[] = [];
   const guide: Guide = { ...options, client };
   try {
-    const image = options.image ?? (await serveOwnImage(guide, undos));
-    await pull(guide, image, undos);
-    const logs = await mkdtemp(join(tmpdir(), 'cribus-tour-'));
-    undos.push(() => rm(logs, { recursive: true, force: true }));
-    const pods: TourPod[] = [];
-    for (const handler of HANDLERS) {
-      pods.push(await runPod(guide, { handler, image, logs: join(logs, handler) }, undos));
-    }
-    await show(guide, pods);
-    whereNext(options);
+    await showPods(guide, undos);
   } finally {
-    for (const undo of undos.reverse()) await undo();
+    const problems = await undoAll(undos);
+    client.close();
+    for (const problem of problems) options.print(`Left behind by the tour: ${problem}`);
   }
+  options.print("The tour's pods, image and registry are removed again.");
+  whereNext(options);
+}
+
+async function showPods(guide: Guide, undos: Undo[]): Promise<void> {
+  const { signal, print } = guide;
+  const image = guide.image ?? (await serveOwnImage(guide, undos));
+  await pull(guide, image, undos);
+  const logs = await mkdtemp(join(tmpdir(), 'cribus-tour-'));
+  undos.push(() => rm(logs, { recursive: true, force: true }));
+  const pods: TourPod[] = [];
+  for (const handler of HANDLERS) {
+    signal.throwIfAborted();
+    const pod = await runPod(guide, { handler, image, logs: join(logs, handler) }, undos);
+    pods.push(pod);
+  }
+  print("The same manifest under two handlers: one on the host's kernel, one on gVisor's own:");
+  for (const line of await sideBySide(guide, pods)) print(line);
+  for (const line of await tables(guide)) print(line);
+}
+
+/** Newest first; one that fails doesn't keep the others. Answers a phrase for each failure. */
+async function undoAll(undos: Undo[]): Promise<string[]> {
+  const problems: string[] = [];
+  for (const undo of undos.reverse()) {
+    try {
+      await undo();
+    } catch (error) {
+      problems.push(error instanceof Error ? error.message : String(error));
+    }
+  }
+  return problems;
 }
 
 /** Builds the tour's image and serves it from a registry of its own; answers its reference. */
-async function serveOwnImage({ print, signal }: Guide, undos: Undo[]): Promise<string> {
+async function serveOwnImage({ signal }: Guide, undos: Undo[]): Promise<string> {
   const registry = await startRegistry();
   undos.push(() => registry.stop());
   const image = await buildWebImage(PAGE, signal);
   await pushImage(image, ['1'], { registry: registry.url, repository: 'tour/web', signal });
-  const reference = `${registry.host}/tour/web:1`;
-  print(`A registry on loopback serves ${reference}`);
-  return reference;
+  return `${registry.host}/tour/web:1`;
 }
 
-async function pull({ client, print, signal }: Guide, image: string, undos: Undo[]): Promise<void> {
+async function pull(guide: Guide, image: string, undos: Undo[]): Promise<void> {
+  const { client, config, print, signal } = guide;
   const spec = { image: { image } };
   const before = await client.call('imageStatus', cri.ImageStatusRequest.fromPartial(spec));
   const started = systemClock.monotonicMs();
-  const { imageRef } = await client.call('pullImage', cri.PullImageRequest.fromPartial(spec), {
-    timeoutMs: PULL_TIMEOUT_MS,
-    signal,
-  });
   // An image that was there before the tour stays.
   if (before.image === undefined) {
     undos.push(() => client.call('removeImage', cri.RemoveImageRequest.fromPartial(spec)));
   }
-  print(
-    `Pulled as ${imageRef.slice(0, 19)} in ${Math.round(systemClock.monotonicMs() - started)} ms`,
-  );
+  const over = new AbortController();
+  const progress = showPullProgress({ config, say: print, signal: over.signal });
+  const request = cri.PullImageRequest.fromPartial(spec);
+  await client
+    .call('pullImage', request, { timeoutMs: PULL_TIMEOUT_MS, signal })
+    .finally(() => over.abort());
+  await progress;
+  const ms = Math.round(systemClock.monotonicMs() - started);
+  const whence = guide.image === undefined ? ' from a registry on loopback' : '';
+  print(`Pulled ${image}${whence} in ${ms} ms`);
 }
 
 async function runPod(
-  { client, print, signal }: Guide,
+  { client, print }: Guide,
   pod: { readonly handler: string; readonly image: string; readonly logs: string },
   undos: Undo[],
 ): Promise<TourPod> {
   const started = systemClock.monotonicMs();
-  const call = { timeoutMs: STEP_TIMEOUT_MS, signal };
+  // Not cut short by Ctrl-C: what a call that was left alone makes would stay.
+  const call = { timeoutMs: STEP_TIMEOUT_MS };
   const config = cri.PodSandboxConfig.fromPartial({
     metadata: { name: `tour-${pod.handler}`, namespace: 'default', uid: randomUUID(), attempt: 0 },
     hostname: `tour-${pod.handler}`,
@@ -144,28 +176,25 @@ async function runPod(
     call,
   );
   const ip = status?.network?.ip ?? '';
-  print(
-    `Pod tour-${pod.handler} runs under handler ${pod.handler} at ${ip} ` +
-      `(${Math.round(systemClock.monotonicMs() - started)} ms)`,
-  );
-  return {
-    handler: pod.handler,
-    podId: podSandboxId,
-    containerId,
-    ip,
-    logPath: join(pod.logs, 'web.log'),
-  };
+  const startMs = Math.round(systemClock.monotonicMs() - started);
+  print(`Pod tour-${pod.handler} runs under handler ${pod.handler}, started in ${startMs} ms`);
+  const logPath = join(pod.logs, 'web.log');
+  return { handler: pod.handler, podId: podSandboxId, containerId, ip, logPath, startMs };
 }
 
-async function show(options: Guide, pods: readonly TourPod[]): Promise<void> {
-  const { print } = options;
-  print('The same image, two kernels (uname -a inside each pod):');
-  for (const pod of pods) print(row(pod, await uname(options, pod)));
-  print('An HTTP request to each pod:');
-  for (const pod of pods) print(row(pod, await fetchPage(pod, options)));
-  print('Their logs:');
-  for (const pod of pods) for (const line of await lastLogLines(pod)) print(row(pod, line));
-  for (const line of await tables(options)) print(line);
+async function sideBySide(guide: Guide, pods: readonly TourPod[]): Promise<string[]> {
+  const [kernels, pages] = await Promise.all([
+    Promise.all(pods.map((pod) => uname(guide, pod))),
+    Promise.all(pods.map((pod) => fetchPage(pod, guide))),
+  ]);
+  const logs = await Promise.all(pods.map((pod) => lastLogLine(pod)));
+  return columns([
+    { label: '', cells: pods.map((pod) => pod.handler) },
+    { label: 'pod IP', cells: pods.map((pod) => pod.ip) },
+    { label: 'uname -a', cells: kernels },
+    { label: 'GET /', cells: pages },
+    { label: 'log', cells: logs },
+  ]);
 }
 
 /** The pods and containers as `cribus pods` and `cribus ps` print them. */
@@ -183,15 +212,12 @@ async function tables({ client }: Guide): Promise<readonly string[]> {
 
 function whereNext({ stack, config, print }: TourOptions): void {
   const root = stack.directory === undefined ? '' : ` --root ${shellWord(stack.directory)}`;
-  print('Try next:');
+  print('Where things are, and what to try next:');
+  print(`  metrics     ${metricsAddresses(config)}`);
+  print('  dashboards  deploy/grafana/cribus.json, fed by deploy/prometheus/prometheus.yml');
   print(`  crictl --runtime-endpoint unix://${config.gateway.socket} info`);
-  print(`  cribus pull REF${root}   cribus tour --image REF${root}`);
-  print('  dashboards: deploy/grafana/cribus.json, fed by deploy/prometheus/prometheus.yml');
-}
-
-function row(pod: TourPod, text: string): string {
-  const line = `  ${pod.handler.padEnd(7)} ${text}`;
-  return line.length > COLUMNS_MAX ? `${line.slice(0, COLUMNS_MAX - 1)}…` : line;
+  print(`  bin/cribus status${root}`);
+  print(`  bin/cribus tour --image docker.io/library/nginx:1${root}`);
 }
 
 async function uname({ client }: Guide, pod: TourPod): Promise<string> {
@@ -215,14 +241,15 @@ async function uname({ client }: Guide, pod: TourPod): Promise<string> {
 
 /** The page's first line, asked for until the server is up or the budget is over. */
 async function fetchPage(pod: TourPod, { signal, image }: Guide): Promise<string> {
-  const deadline =
-    systemClock.monotonicMs() + (image === undefined ? HTTP_BUDGET_MS : HTTP_BUDGET_MS / 5);
+  const budgetMs = image === undefined ? HTTP_BUDGET_MS : OTHER_HTTP_BUDGET_MS;
+  const deadline = systemClock.monotonicMs() + budgetMs;
   const url = `http://${pod.ip.includes(':') ? `[${pod.ip}]` : pod.ip}:${WEB_PORT}/`;
   for (;;) {
     const answer = await get(url);
-    if (!(answer instanceof Error)) return `GET ${url}: ${answer}`;
+    if (!(answer instanceof Error)) return answer;
     if (systemClock.monotonicMs() > deadline) {
-      if (image !== undefined) return `GET ${url}: no answer (${answer.message})`;
+      // Not every image serves pages.
+      if (image !== undefined) return `no answer (${answer.message})`;
       throw new Failure(
         'unavailable',
         `pod tour-${pod.handler} does not answer ${url}: ${answer.message}`,
@@ -249,8 +276,9 @@ function get(url: string): Promise<string | Error> {
   });
 }
 
-async function lastLogLines(pod: TourPod): Promise<string[]> {
+async function lastLogLine(pod: TourPod): Promise<string> {
   const text = await readFile(pod.logPath, 'utf8');
-  const lines = text.split('\n').filter((line) => line !== '');
-  return lines.slice(-LOG_LINES_SHOWN).map((line) => line.replace(/^\S+ /, ''));
+  const line = text.split('\n').findLast((one) => one !== '');
+  // A CRI log line is `<time> <stream> <tag> <text>`.
+  return line?.split(' ').slice(3).join(' ') ?? '(nothing yet)';
 }

@@ -63,7 +63,7 @@ export async function openImageStack(configText = ''): Promise<ImageStack> {
     return store;
   };
   const store = await open();
-  const metrics = { received: () => {}, begun: () => {}, ended: () => {} };
+  const metrics = { expected: () => {}, received: () => {}, begun: () => {}, ended: () => {} };
   return {
     directory,
     certsDirectory: config.images.certs_dir,
