@@ -31,7 +31,7 @@ describe('tables', () => {
   it('sets texts beside each other, broken at blanks within their columns', () => {
     const lines = columns([
       { label: '', cells: ['one', 'other'] },
-      { label: 'text', cells: ['word '.repeat(20).trim(), 'short'] },
+      { label: 'word', cells: ['word '.repeat(20).trim(), 'short'] },
       { label: 'long', cells: ['x'.repeat(90), 'y'] },
     ]);
     assert.ok(
