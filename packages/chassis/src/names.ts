@@ -12,6 +12,7 @@ interface Named {
   readonly config?: Named;
   readonly sandbox?: Named;
   readonly metadata?: { readonly name?: unknown; readonly namespace?: unknown };
+  readonly sandboxProcess?: unknown;
   readonly podName?: unknown;
   readonly podNamespace?: unknown;
 }
@@ -58,9 +59,12 @@ function addRequest(names: Record<string, string>, request: Named): void {
 /** A record of a container has its sandbox's id; that of a sandbox is the sandbox. */
 function addRecord(names: Record<string, string>, id: string, record: Named): void {
   if (typeof record.sandboxId === 'string') {
-    set(names, 'container_id', id);
     set(names, 'sandbox', record.sandboxId);
-    set(names, 'container', record.config?.metadata?.name);
+    // A sandbox's process is kept like a container, under the sandbox's id.
+    if (record.sandboxProcess !== true) {
+      set(names, 'container_id', id);
+      set(names, 'container', record.config?.metadata?.name);
+    }
     set(names, 'pod', record.podName);
     set(names, 'namespace', record.podNamespace);
     return;

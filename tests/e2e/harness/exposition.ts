@@ -49,31 +49,35 @@ export function metricsReference(served: ReadonlyMap<string, readonly MetricFami
     }
   }
   const sorted = [...rows.values()].sort((a, b) => (a.family.name < b.family.name ? -1 : 1));
-  const table = (mine: boolean) =>
-    sorted
-      .filter(({ family }) => family.name.startsWith('cribus_') === mine)
-      .map(({ family, labels, services }) => {
-        const at = services.length === served.size ? 'every service' : services.join(', ');
-        const by = [...labels].sort().map((label) => `\`${label}\``);
-        const cells = [`\`${family.name}\``, family.type, by.join(', '), at, family.help];
-        return `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
-      });
-  const head = ['| Metric | Type | Labels | Of | Meaning |', '|---|---|---|---|---|'];
+  const mine = sorted.filter(({ family }) => family.name.startsWith('cribus_'));
+  const others = sorted.filter((row) => !mine.includes(row));
+  const where = (services: readonly string[]) =>
+    services.length === served.size ? 'every service' : services.join(', ');
+  const by = (labels: ReadonlySet<string>) => [...labels].sort().map((label) => `\`${label}\``);
   return [
     ...INTRODUCTION,
     '## Of cribus',
     '',
-    ...head,
-    ...table(true),
+    '| Metric | Type | Labels | Of | Meaning |',
+    '|---|---|---|---|---|',
+    ...mine.map(({ family: { name, type, help }, labels, services }) =>
+      line([`\`${name}\``, type, by(labels).join(', '), where(services), help]),
+    ),
     '',
     '## Of the process',
     '',
     'Each service has these of its own process, from prom-client.',
     '',
-    ...head,
-    ...table(false),
+    '| Metric | Type | Meaning |',
+    '|---|---|---|',
+    // Their labels depend on what the process happens to do at the moment of the scrape.
+    ...others.map(({ family: { name, type, help } }) => line([`\`${name}\``, type, help])),
     '',
   ].join('\n');
+}
+
+function line(cells: readonly string[]): string {
+  return `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
 }
 
 const INTRODUCTION = [
