@@ -73,26 +73,42 @@ export async function collectSession(options: {
   }
 }
 
+/** Keeps the beginning of each stream; what doesn't fit together is cut from the longer one. */
 function createCollector() {
-  const chunks = { [FRAME.stdout]: [] as Buffer[], [FRAME.stderr]: [] as Buffer[] };
-  let roomBytes = OUTPUT_BYTES_MAX;
-  let droppedBytes = 0;
+  const kept = { [FRAME.stdout]: createBeginning(), [FRAME.stderr]: createBeginning() };
+  let addedBytes = 0;
   return {
     add(type: typeof FRAME.stdout | typeof FRAME.stderr, payload: Buffer): void {
-      const kept = payload.subarray(0, roomBytes);
-      roomBytes -= kept.length;
-      droppedBytes += payload.length - kept.length;
-      if (kept.length > 0) chunks[type].push(kept);
+      addedBytes += payload.length;
+      kept[type].add(payload);
     },
     end(payload: Buffer): SessionOutput {
       const exit = JSON.parse(payload.toString('utf8')) as SessionExit;
+      const streams = { stdout: kept[FRAME.stdout].whole(), stderr: kept[FRAME.stderr].whole() };
+      const share = (other: Buffer) =>
+        OUTPUT_BYTES_MAX - Math.min(other.length, OUTPUT_BYTES_MAX / 2);
+      const stdout = streams.stdout.subarray(0, share(streams.stderr));
+      const stderr = streams.stderr.subarray(0, share(stdout));
       return {
-        stdout: Buffer.concat(chunks[FRAME.stdout]),
-        stderr: Buffer.concat(chunks[FRAME.stderr]),
+        stdout,
+        stderr,
         exitCode: exit.exitCode,
-        droppedBytes,
+        droppedBytes: addedBytes - stdout.length - stderr.length,
         truncatedByOwner: exit.truncated === true,
       };
     },
+  };
+}
+
+function createBeginning() {
+  const chunks: Buffer[] = [];
+  let roomBytes = OUTPUT_BYTES_MAX;
+  return {
+    add(payload: Buffer): void {
+      const part = payload.subarray(0, roomBytes);
+      roomBytes -= part.length;
+      if (part.length > 0) chunks.push(part);
+    },
+    whole: () => Buffer.concat(chunks),
   };
 }
