@@ -76,12 +76,24 @@ export function enterJailForAWhile(directory: string): { leave(): void } {
   };
 }
 
+/** A name that is no UTF-8 is given as its bytes, without a NUL. */
+export type NativePath = string | Uint8Array;
+
+function cPath(path: NativePath): NativePath {
+  return typeof path === 'string' ? path : Buffer.concat([path, Buffer.of(0)]);
+}
+
+function shown(path: NativePath): string {
+  return typeof path === 'string' ? path : Buffer.from(path).toString('utf8');
+}
+
 /** mknod(2): `mode` has the type bits (S_IFCHR, S_IFBLK, S_IFIFO) and permissions. */
 export function makeNode(
-  path: string,
+  path: NativePath,
   node: { readonly mode: number; readonly major: number; readonly minor: number },
 ): void {
-  check(mknodCall(path, node.mode, deviceNumber(node.major, node.minor)), 'mknod', path);
+  const device = deviceNumber(node.major, node.minor);
+  check(mknodCall(cPath(path), node.mode, device), 'mknod', shown(path));
 }
 
 /** glibc's gnu_dev_makedev: 12 + 20 bits major, 8 + 24 bits minor. */
@@ -94,23 +106,24 @@ function deviceNumber(major: number, minor: number): bigint {
 }
 
 /** Sets an extended attribute of the path itself, never of a symlink's target. */
-export function setXattr(path: string, name: string, value: Uint8Array): void {
-  check(lsetxattrCall(path, name, value, value.length, 0), 'lsetxattr', `${path} ${name}`);
+export function setXattr(path: NativePath, name: string, value: Uint8Array): void {
+  const result = lsetxattrCall(cPath(path), name, value, value.length, 0);
+  check(result, 'lsetxattr', `${shown(path)} ${name}`);
 }
 
 /** The value of an extended attribute of the path itself. Throws ENODATA where it has none. */
-export function getXattr(path: string, name: string): Buffer {
+export function getXattr(path: NativePath, name: string): Buffer {
   const value = Buffer.alloc(XATTR_BYTES_MAX);
-  const length = Number(lgetxattrCall(path, name, value, value.length));
-  check(length, 'lgetxattr', `${path} ${name}`);
+  const length = Number(lgetxattrCall(cPath(path), name, value, value.length));
+  check(length, 'lgetxattr', `${shown(path)} ${name}`);
   return value.subarray(0, length);
 }
 
 /** Names of the extended attributes of the path itself. */
-export function listXattrs(path: string): string[] {
+export function listXattrs(path: NativePath): string[] {
   const list = Buffer.alloc(XATTR_BYTES_MAX);
-  const length = Number(llistxattrCall(path, list, list.length));
-  check(length, 'llistxattr', path);
+  const length = Number(llistxattrCall(cPath(path), list, list.length));
+  check(length, 'llistxattr', shown(path));
   return list.toString('utf8', 0, length).split('\0').slice(0, -1);
 }
 
@@ -127,9 +140,9 @@ function fillTimes(ns: bigint): BigInt64Array {
 }
 
 /** Sets access and modification time of the path itself, in nanoseconds since 1970. */
-export function setTimes(path: string, ns: bigint): void {
-  const result = utimensatCall(AT_FDCWD, path, fillTimes(ns), AT_SYMLINK_NOFOLLOW);
-  check(result, 'utimensat', path);
+export function setTimes(path: NativePath, ns: bigint): void {
+  const result = utimensatCall(AT_FDCWD, cPath(path), fillTimes(ns), AT_SYMLINK_NOFOLLOW);
+  check(result, 'utimensat', shown(path));
 }
 
 /** As setTimes, of an open file. */

@@ -29,6 +29,7 @@ export interface Libc {
   mknod(path: string, mode: number, device: number): number;
   waitpid(pid: number, status: Int32Array, options: number): number;
   kill(pid: number, signal: number): number;
+  prctl(option: number, a: number, b: number, c: number, d: number): number;
   /** syscall(2) with up to four integer arguments: for calls that glibc 2.34 does not wrap. */
   syscall(number: number, a: number, b: number, c: number, d: number): number;
   posix_spawn(
@@ -77,6 +78,7 @@ const DECLARATIONS: readonly string[] = [
   'int mknod(const char *, unsigned int, uint64_t)',
   'int waitpid(int, void *, int)',
   'int kill(int, int)',
+  'int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)',
   'long syscall(long, long, long, long, long)',
   'int posix_spawn(void *, const char *, void *, void *, const char **, const char **)',
   'int posix_spawn_file_actions_init(void *)',

@@ -7,6 +7,7 @@ import { constants as osConstants } from 'node:os';
 import { join } from 'node:path';
 import { isErrno, systemError } from './errno.ts';
 import { checked, libc } from './libc.ts';
+import { isUnreaped, reap } from './reap.ts';
 
 export interface SpawnOptions {
   /** Absolute path, or a name looked up on PATH. */
@@ -66,13 +67,10 @@ const OPAQUE_BYTES = 512;
 /** From <fcntl.h>; the same on x86-64 and arm64. */
 const O_CLOEXEC = 0o2000000;
 const F_DUPFD_CLOEXEC = 1030;
-const WNOHANG = 1;
 /** What fits into any pipe without blocking: it has at least one page (pipe(7)). */
 const PIPE_BYTES_MIN = 4096;
 const DRAIN_MS = 100;
 const DRAIN_TURNS_MAX = 10;
-/** SIGCHLD may be missed (it is one bit); a scan this often finds what it did not tell. */
-const SCAN_MS = 1000;
 /** SIGKILL does not end a process in an uninterruptible sleep; `run` then stops waiting. */
 const KILL_WAIT_MS = 5000;
 
@@ -113,7 +111,7 @@ export function spawn(options: SpawnOptions): Child {
       };
     }),
     kill: (signal, target = 'process') => {
-      if (!unreaped.has(pid)) return;
+      if (!isUnreaped(pid)) return;
       const number = typeof signal === 'number' ? signal : osConstants.signals[signal];
       const result = libc().kill(target === 'group' ? -pid : pid, number);
       if (result < 0 && libc().errno() !== osConstants.errno.ESRCH) {
@@ -357,36 +355,4 @@ async function drain(captures: readonly Capture[]): Promise<void> {
     if (before === captures.reduce((sum, capture) => sum + capture.bytesRead, 0)) break;
   }
   for (const capture of captures) capture.destroy();
-}
-
-/** Our children that have not been reaped: pid to what learns the wait status. */
-const unreaped = new Map<number, (status: number) => void>();
-let scanTimer: NodeJS.Timeout | undefined;
-
-function reap(pid: number): Promise<number> {
-  return new Promise((resolve) => {
-    unreaped.set(pid, resolve);
-    if (scanTimer === undefined) {
-      process.on('SIGCHLD', scan);
-      // It also keeps the process up while a child runs, as child_process does.
-      scanTimer = setInterval(scan, SCAN_MS);
-    }
-    scan();
-  });
-}
-
-function scan(): void {
-  const status = new Int32Array(1);
-  for (const [pid, resolve] of unreaped) {
-    const result = libc().waitpid(pid, status, WNOHANG);
-    if (result === 0) continue;
-    unreaped.delete(pid);
-    // ECHILD cannot be: nobody else waits for our pids. Were it so, the exit code is lost.
-    resolve(result === pid ? (status[0] ?? 0) : 0xff00);
-  }
-  if (unreaped.size === 0 && scanTimer !== undefined) {
-    clearInterval(scanTimer);
-    scanTimer = undefined;
-    process.off('SIGCHLD', scan);
-  }
 }

@@ -252,6 +252,8 @@ async function exitCodeOf(
   fileCode: number,
 ): Promise<number> {
   if (worker.driver.exitSource === 'monitor' || record.sandboxProcess) return fileCode;
+  // One that was never started has no code to wait for, and the engine would not answer.
+  if (record.startedAtNs === 0n || diedWithItsSandbox(worker, record)) return EXIT_CODE_KILLED;
   const { clock, stopping } = worker.service;
   // While a start is in flight the engine denies that there is anything to wait for.
   await worker.lifecycle.run(record.id, async () => undefined);
@@ -267,6 +269,13 @@ async function exitCodeOf(
       await clock.sleep(WAIT_RETRY_INTERVAL_MS, stopping);
     }
   }
+}
+
+/** True for a container inside a sandbox's process (a Sentry) that is gone, and took it along. */
+export function diedWithItsSandbox(worker: Worker, record: ContainerRecord): boolean {
+  if (worker.driver.sandboxModel !== 'root-container' || record.sandboxProcess) return false;
+  const { process } = worker.store.get(record.sandboxId) ?? {};
+  return process !== undefined && !isAlive(process);
 }
 
 function wasOomKilled(worker: Worker, record: ContainerRecord): boolean {

@@ -8,6 +8,7 @@ import { handlerPaths } from '@cribus/contracts/paths.ts';
 import { subjectToken } from '@cribus/contracts/subjects.ts';
 import { lock, tryLock } from '@cribus/host/files.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
+import { adoptOrphans } from '@cribus/host/reap.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
 import { adoptContainers, hasLive } from './adoption.ts';
 import { createContainer } from './create-container.ts';
@@ -37,6 +38,7 @@ export async function startFamily(
   const handlers = Object.entries(service.config.runtimes.handlers)
     .filter(([, handler]) => handler.family === family)
     .map(([name]) => name);
+  adoptOrphans();
   const standby: string[] = [];
   await Promise.all(
     handlers.map(async (handler) => {

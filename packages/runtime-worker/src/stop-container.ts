@@ -3,9 +3,8 @@
 
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
 import { addChanged } from '@cribus/chassis/records.ts';
-import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
-import { EXIT_CODE_KILLED } from './exits.ts';
+import { diedWithItsSandbox, EXIT_CODE_KILLED } from './exits.ts';
 import { isLive } from './phases.ts';
 import { signalContainer } from './signals.ts';
 import type { Worker } from './worker.ts';
@@ -116,20 +115,18 @@ async function kill(worker: Worker, id: string, context: VerbContext): Promise<v
     worker.service.clock.timeout(DEATH_BUDGET_MS),
     worker.service.stopping,
   ]);
-  const delivered = await signalContainer(worker, record, { name: 'KILL', signal });
-  if (!delivered && isHopeless(worker, record)) {
-    await worker.exits.record(id, { exitCode: EXIT_CODE_KILLED, reason: 'Error' });
-    return;
+  if (!diedWithItsSandbox(worker, record)) {
+    const delivered = await signalContainer(worker, record, { name: 'KILL', signal });
+    if (!delivered && record.monitor === undefined) {
+      // Nothing will ever report the end of a record that has neither monitor nor process.
+      await worker.exits.record(id, { exitCode: EXIT_CODE_KILLED, reason: 'Error' });
+      return;
+    }
   }
   await worker.exits.settle(id, { killed: true }).catch((error: unknown) => {
     context.log.warn({ container: id, error: String(error) }, 'the exit is not recorded yet');
   });
   await worker.exits.ended(id, signal);
-}
-
-/** Nothing will ever report the end of a record that has neither monitor nor process. */
-function isHopeless(_worker: Worker, record: ContainerRecord): boolean {
-  return record.monitor === undefined;
 }
 
 /** The end was recorded by the exit path; the caller of this verb must read it too. */

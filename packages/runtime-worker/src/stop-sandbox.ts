@@ -43,15 +43,16 @@ async function fence(worker: Worker, sandboxId: string): Promise<void> {
   await Promise.allSettled(running.map((creation) => creation.done));
 }
 
-/** The pod's containers at once; its own process last, for the others may live by it. */
+/**
+ * The pod's containers at once, then its own process, which reaps for them; but where they live
+ * inside that process (a Sentry) it goes first, and they with it: one kill instead of one each.
+ */
 async function stopAll(worker: Worker, sandboxId: string, context: VerbContext): Promise<void> {
   const records = recordsOfSandbox(worker, sandboxId);
-  await Promise.all(
-    records
-      .filter((record) => !record.sandboxProcess)
-      .map((record) => stopOne(worker, record.id, { graceMs: 0, context })),
-  );
-  for (const record of records) {
-    if (record.sandboxProcess) await stopOne(worker, record.id, { graceMs: 0, context });
+  const containers = records.filter((record) => !record.sandboxProcess);
+  const processes = records.filter((record) => record.sandboxProcess);
+  const inside = worker.driver.sandboxModel === 'root-container';
+  for (const group of inside ? [processes, containers] : [containers, processes]) {
+    await Promise.all(group.map(({ id }) => stopOne(worker, id, { graceMs: 0, context })));
   }
 }
