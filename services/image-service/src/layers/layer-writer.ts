@@ -21,13 +21,13 @@ import {
 } from 'node:fs';
 import { isErrno } from '@cribus/host/errno.ts';
 import { makeNode, setFileTimes, setTimes, setXattr } from '@cribus/host/jail.ts';
-import { badTar, type TarEntry, type TarSink } from './tar-reader.ts';
+import { badTar, readable, type TarEntry, type TarSink } from './tar-reader.ts';
 
 export interface WrittenLayer {
   /** As the filesystem counts them, to a block of 4 KiB each. */
   readonly usedBytes: number;
   readonly inodes: number;
-  /** Directories that entries lie in without having one of their own; their parents first. */
+  /** Directories that entries lie in without having one of their own; parents first, latin1. */
   readonly impliedDirectories: readonly string[];
 }
 
@@ -97,7 +97,7 @@ export class LayerWriter implements TarSink {
   finish(): WrittenLayer {
     for (const [path, mtimeNs] of [...this.#directoryTimes].reverse()) {
       const now = lstatIfThere(path);
-      if (now?.isDirectory()) setTimes(path, mtimeNs);
+      if (now?.isDirectory()) setTimes(pathOf(path), mtimeNs);
     }
     return {
       usedBytes: this.#usedBytes,
@@ -126,13 +126,15 @@ export class LayerWriter implements TarSink {
         this.#hardLink(path, entry);
         return;
       case 'symlink':
-        if (entry.linkName === '') throw badTar(`${JSON.stringify(path)} is a symlink to nothing`);
-        symlinkSync(entry.linkName, path);
+        if (entry.linkName === '') {
+          throw badTar(`${JSON.stringify(readable(path))} is a symlink to nothing`);
+        }
+        symlinkSync(pathOf(entry.linkName), pathOf(path));
         break;
       case 'character':
       case 'block':
       case 'fifo':
-        makeNode(path, {
+        makeNode(pathOf(path), {
           mode: NODE_TYPE[entry.kind] | entry.mode,
           major: entry.major,
           minor: entry.minor,
@@ -141,14 +143,14 @@ export class LayerWriter implements TarSink {
       default:
         entry.kind satisfies never;
     }
-    lchownSync(path, entry.uid, entry.gid);
-    if (entry.kind !== 'symlink') chmodSync(path, entry.mode);
+    lchownSync(pathOf(path), entry.uid, entry.gid);
+    if (entry.kind !== 'symlink') chmodSync(pathOf(path), entry.mode);
     setXattrs(path, entry);
-    setTimes(path, entry.mtimeNs);
+    setTimes(pathOf(path), entry.mtimeNs);
   }
 
   #openFile(path: string, entry: TarEntry): void {
-    const fd = openSync(path, WRITE_NEW, 0o600);
+    const fd = openSync(pathOf(path), WRITE_NEW, 0o600);
     this.#file = { fd, path, entry };
     this.#usedBytes += Math.ceil(entry.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES;
     // The owner first: chown(2) clears setuid bits and file capabilities.
@@ -162,25 +164,25 @@ export class LayerWriter implements TarSink {
     if (found === undefined || found.isDirectory()) {
       const why = found === undefined ? 'is not in the layer' : 'is a directory';
       throw badTar(
-        `the hard link ${JSON.stringify(path)}: its target ${JSON.stringify(target)} ${why}`,
+        `the hard link ${JSON.stringify(readable(path))}: its target ${JSON.stringify(readable(target))} ${why}`,
       );
     }
-    linkSync(target, path);
+    linkSync(pathOf(target), pathOf(path));
   }
 
   #directory(path: string, entry: TarEntry): void {
     const found = lstatIfThere(path);
     if (found !== undefined && !found.isDirectory()) this.#makeRoom(path);
     if (found === undefined || !found.isDirectory()) {
-      mkdirSync(path, 0o700);
+      mkdirSync(pathOf(path), 0o700);
       this.#inodes += 1;
       this.#usedBytes += BLOCK_BYTES;
       // Its namesake below was whited out: nothing of that may show through.
-      if (this.#whiteouts.delete(path)) setXattr(path, OPAQUE_XATTR, Buffer.from('y'));
+      if (this.#whiteouts.delete(path)) setXattr(pathOf(path), OPAQUE_XATTR, Buffer.from('y'));
     }
     this.#implied.delete(path);
-    lchownSync(path, entry.uid, entry.gid);
-    chmodSync(path, entry.mode);
+    lchownSync(pathOf(path), entry.uid, entry.gid);
+    chmodSync(pathOf(path), entry.mode);
     setXattrs(path, entry);
     this.#directoryTimes.set(path, entry.mtimeNs);
   }
@@ -189,7 +191,7 @@ export class LayerWriter implements TarSink {
   #makeRoom(path: string): void {
     const found = lstatIfThere(path);
     if (found === undefined) return;
-    rmSync(path, { recursive: true });
+    rmSync(pathOf(path), { recursive: true });
     for (const set of [this.#implied, this.#directoryTimes]) {
       for (const known of set.keys()) {
         if (known === path || known.startsWith(`${path}/`)) set.delete(known);
@@ -204,11 +206,11 @@ export class LayerWriter implements TarSink {
     if (found?.isDirectory()) return;
     if (found?.isSymbolicLink()) return; // The kernel follows it, within the jail.
     if (found !== undefined) this.#makeRoom(parent);
-    mkdirSync(parent, IMPLIED_DIRECTORY_MODE);
-    chmodSync(parent, IMPLIED_DIRECTORY_MODE);
+    mkdirSync(pathOf(parent), IMPLIED_DIRECTORY_MODE);
+    chmodSync(pathOf(parent), IMPLIED_DIRECTORY_MODE);
     this.#inodes += 1;
     this.#usedBytes += BLOCK_BYTES;
-    if (this.#whiteouts.delete(parent)) setXattr(parent, OPAQUE_XATTR, Buffer.from('y'));
+    if (this.#whiteouts.delete(parent)) setXattr(pathOf(parent), OPAQUE_XATTR, Buffer.from('y'));
     this.#implied.add(parent);
   }
 
@@ -216,23 +218,23 @@ export class LayerWriter implements TarSink {
   #whiteout(parent: string, name: string): void {
     if (name === OPAQUE_MARK) {
       this.#implyDirectories(parent);
-      setXattr(parent === '' ? '/' : parent, OPAQUE_XATTR, Buffer.from('y'));
+      setXattr(pathOf(parent === '' ? '/' : parent), OPAQUE_XATTR, Buffer.from('y'));
       return;
     }
     if (name.startsWith(`${WHITEOUT_PREFIX}${WHITEOUT_PREFIX}`)) return; // aufs' own bookkeeping.
     const hidden = name.slice(WHITEOUT_PREFIX.length);
     if (hidden === '' || hidden === '.' || hidden === '..') {
-      throw badTar(`${JSON.stringify(`${parent}/${name}`)} is a whiteout of no file`);
+      throw badTar(`${JSON.stringify(readable(`${parent}/${name}`))} is a whiteout of no file`);
     }
     this.#implyDirectories(parent);
     const path = `${parent}/${hidden}`;
     const found = lstatIfThere(path);
     if (found === undefined) {
-      makeNode(path, { mode: constants.S_IFCHR, major: 0, minor: 0 });
+      makeNode(pathOf(path), { mode: constants.S_IFCHR, major: 0, minor: 0 });
       this.#inodes += 1;
       this.#whiteouts.add(path);
     } else if (found.isDirectory()) {
-      setXattr(path, OPAQUE_XATTR, Buffer.from('y'));
+      setXattr(pathOf(path), OPAQUE_XATTR, Buffer.from('y'));
     }
   }
 }
@@ -254,10 +256,10 @@ export function containedPath(name: string): string {
     if (part === '' || part === '.') continue;
     if (part !== '..') {
       if (part.length > NAME_BYTES_MAX)
-        throw badTar(`${JSON.stringify(part.slice(0, 80))}… is too long`);
+        throw badTar(`${JSON.stringify(readable(part).slice(0, 80))}… is too long`);
       parts.push(part);
     } else if (parts.pop() === undefined) {
-      throw badTar(`${JSON.stringify(name.slice(0, 200))} leads out of the layer`);
+      throw badTar(`${JSON.stringify(readable(name))} leads out of the layer`);
     }
   }
   const path = parts.map((part) => `/${part}`).join('');
@@ -265,9 +267,15 @@ export function containedPath(name: string): string {
   return path;
 }
 
+/** Names are kept with a character for each byte; the kernel gets the bytes. */
+export function pathOf(name: string): string | Buffer {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: all of ASCII, which is its own bytes.
+  return /^[\x01-\x7f]*$/.test(name) ? name : Buffer.from(name, 'latin1');
+}
+
 function lstatIfThere(path: string): Stats | undefined {
   try {
-    return lstatSync(path, { throwIfNoEntry: false });
+    return lstatSync(pathOf(path), { throwIfNoEntry: false });
   } catch (error) {
     if (isErrno(error, 'ENOTDIR')) return undefined;
     throw error;
@@ -279,7 +287,7 @@ function setXattrs(path: string, entry: TarEntry): void {
     // These would let a layer redirect overlayfs itself; a layer says such things by whiteouts.
     if (name.startsWith('trusted.overlay.') || name.startsWith('user.overlay.')) continue;
     try {
-      setXattr(path, name, value);
+      setXattr(pathOf(path), name, value);
     } catch (error) {
       // A filesystem without such attributes loses them, as with every other unpacker; user.* is
       // refused on everything but files and directories (xattr(7)).

@@ -14,7 +14,7 @@ export type TarEntryKind =
 
 export interface TarEntry {
   readonly kind: TarEntryKind;
-  /** As written in the archive, not yet checked against anything. */
+  /** As written in the archive, a character for each byte (latin1), not yet checked. */
   readonly name: string;
   readonly linkName: string;
   /** Permission bits with setuid, setgid and sticky. */
@@ -60,6 +60,11 @@ type Pax = Map<string, Buffer>;
 /** A broken or hostile archive. */
 export function badTar(why: string): Failure {
   return new Failure('data_loss', `the layer's tar archive is broken: ${why}`);
+}
+
+/** A name of bytes for a message: as UTF-8, and not longer than a person reads. */
+export function readable(name: string): string {
+  return Buffer.from(name, 'latin1').toString('utf8').slice(0, 200);
 }
 
 /** Cuts a stream of bytes into entries. Raises data_loss for what no tar program writes. */
@@ -194,8 +199,8 @@ export class TarReader {
   #composeEntry(header: Buffer, type: string): TarEntry {
     const pax = (key: string) => this.#pax.get(key) ?? this.#global.get(key);
     const ustarName = nameOf(header);
-    const name = pax('path')?.toString('utf8') ?? this.#longName ?? ustarName;
-    const shown = JSON.stringify(name.slice(0, 200));
+    const name = pax('path')?.toString('latin1') ?? this.#longName ?? ustarName;
+    const shown = JSON.stringify(readable(name));
     if (pax('GNU.sparse.major') !== undefined || pax('GNU.sparse.map') !== undefined) {
       throw badTar(`${shown} is a sparse file in GNU's own form, which is not supported`);
     }
@@ -208,7 +213,7 @@ export class TarReader {
     return {
       kind,
       name,
-      linkName: pax('linkpath')?.toString('utf8') ?? this.#longLink ?? text(header, 157, 100),
+      linkName: pax('linkpath')?.toString('latin1') ?? this.#longLink ?? text(header, 157, 100),
       mode: readNumber(header, 100, 8) & 0o7777,
       uid: idOf(paxNumber(pax('uid')) ?? readNumber(header, 108, 8), shown),
       gid: idOf(paxNumber(pax('gid')) ?? readNumber(header, 116, 8), shown),
@@ -236,12 +241,16 @@ function verifyChecksum(header: Buffer): void {
 
 function text(header: Buffer, offset: number, length: number): string {
   const end = header.indexOf(0, offset);
-  return header.toString('utf8', offset, end < 0 || end > offset + length ? offset + length : end);
+  return header.toString(
+    'latin1',
+    offset,
+    end < 0 || end > offset + length ? offset + length : end,
+  );
 }
 
 function cString(data: Buffer): string {
   const end = data.indexOf(0);
-  return data.toString('utf8', 0, end < 0 ? data.length : end);
+  return data.toString('latin1', 0, end < 0 ? data.length : end);
 }
 
 /** Ustar splits a long name into a prefix and a name; GNU keeps times in the prefix's place. */
