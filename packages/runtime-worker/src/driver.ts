@@ -8,7 +8,15 @@ import type { Clock } from '@cribus/host/clock.ts';
 import type { Spec } from '@cribus/oci/spec.ts';
 
 /** What the engine is asked to do; one method each on Engine. */
-export type EngineOperation = 'create' | 'start' | 'kill' | 'delete' | 'state' | 'wait' | 'exec';
+export type EngineOperation =
+  | 'create'
+  | 'start'
+  | 'kill'
+  | 'delete'
+  | 'state'
+  | 'wait'
+  | 'exec'
+  | 'ps';
 
 /** How an engine command ended; `output` is what it said (stderr, or conmon's sync message). */
 export interface EngineExit {

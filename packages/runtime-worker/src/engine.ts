@@ -8,6 +8,7 @@ import type { Clock } from '@cribus/host/clock.ts';
 import { readFileIfExists } from '@cribus/host/files.ts';
 import { run } from '@cribus/host/spawn.ts';
 import type { EngineOperation, RuntimeDriver } from './driver.ts';
+import { below } from './process-tree.ts';
 
 /** What `state` says (runtime-spec, runtime.md); undefined when the engine does not know the id. */
 export interface EngineState {
@@ -24,8 +25,11 @@ export interface Engine {
   start(id: string, signal: AbortSignal, stdio?: Readonly<Record<number, number>>): Promise<void>;
   /** True when the signal was delivered; false when the container is gone or not running. */
   kill(id: string, signalName: string, signal: AbortSignal): Promise<boolean>;
-  /** Signals one process inside a container, by its pid in there (runsc); success when it is gone. */
-  killProcess(
+  /**
+   * Signals a process inside a container and all below it, by its pid in there (runsc); success when
+   * it is gone.
+   */
+  killProcessTree(
     id: string,
     target: { readonly pid: number; readonly name: string; readonly signal: AbortSignal },
   ): Promise<void>;
@@ -68,6 +72,20 @@ export function parseWait(stdout: string): number | undefined {
   return status > 255 ? (status >> 8) & 0xff : status;
 }
 
+/** Reads the table of `runsc ps` (its JSON has no parents): the parent of each process by its pid. */
+export function parseParents(table: string): ReadonlyMap<number, number> {
+  const [heading = '', ...rows] = table.trim().split('\n');
+  const columns = heading.trim().split(/\s+/);
+  const [pid, parent] = [columns.indexOf('PID'), columns.indexOf('PPID')];
+  if (pid < 0 || parent < 0) return new Map();
+  return new Map(
+    rows.map((row) => {
+      const fields = row.trim().split(/\s+/);
+      return [Number(fields[pid]), Number(fields[parent])];
+    }),
+  );
+}
+
 export interface EngineOptions {
   readonly driver: RuntimeDriver;
   /** The engine's --root. */
@@ -108,8 +126,12 @@ export function createEngine(options: EngineOptions): Engine {
     },
     kill: (id, signalName, signal) =>
       command('kill', [id, signalName], signal).then(() => true, orFalseWhenGone),
-    killProcess: async (id, { pid, name, signal }) => {
-      await command('kill', ['--pid', String(pid), id, name], signal).catch(orFalseWhenGone);
+    killProcessTree: async (id, { pid, name, signal }) => {
+      // Looked at before the first dies: orphans move to another parent.
+      const table = await command('ps', [id], signal).catch(() => '');
+      for (const each of [pid, ...below(pid, parseParents(table))]) {
+        await command('kill', ['--pid', String(each), id, name], signal).catch(orFalseWhenGone);
+      }
     },
     remove: (id, signal) =>
       command('delete', [id], signal).then(

@@ -28,6 +28,8 @@ import { placesOf, requireContainer, type Worker } from './worker.ts';
 const DRAIN_BUDGET_MS = 2_000;
 /** For an engine's kill and for the reaping of what was killed. */
 const KILL_BUDGET_MS = 10_000;
+/** For the engine's own end after that of its command. */
+const REAP_BUDGET_MS = 1_000;
 const ARGS_MAX = 8192;
 
 /** wrong_state unless the container runs. */
@@ -177,13 +179,17 @@ async function killTree(worker: Worker, exec: Following): Promise<void> {
   const signal = worker.service.clock.timeout(KILL_BUDGET_MS);
   if (worker.driver.signalBy === 'engine') {
     const pid = Number((await readFileIfExists(exec.innerPidFile))?.toString('utf8').trim() ?? 0);
-    if (pid > 0) await worker.engine.killProcess(exec.record.id, { pid, name: 'KILL', signal });
+    if (pid > 0) await worker.engine.killProcessTree(exec.record.id, { pid, name: 'KILL', signal });
   } else {
     const pid = Number((await readFileIfExists(exec.pidFile))?.toString('utf8').trim() ?? 0);
     // Collected before the first dies: orphans move to another parent.
     const tree = pid > 0 ? [pid, ...descendants(pid)] : [];
     for (const each of tree.map(identify)) if (each !== undefined) signalProcess(each, 'SIGKILL');
   }
+  // The engine reaps the command and ends; killed before, it would leave a zombie in the container.
+  const { clock } = worker.service;
+  const over = await Promise.race([exec.child.exited, aborted(clock.timeout(REAP_BUDGET_MS))]);
+  if (over !== undefined) return;
   exec.child.kill('SIGKILL', 'group');
   await Promise.race([exec.child.exited, aborted(signal)]);
 }
