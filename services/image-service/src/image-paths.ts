@@ -18,6 +18,9 @@ export function imagePaths(images: string) {
     content: join(images, 'content', 'sha256'),
     blobOf: (digest: string) => join(images, 'content', 'sha256', hexOf(digest)),
     layers: join(images, 'layers'),
+    /** By the layer's name: the directories that it implies, as JSON; where it implies any. */
+    implied: join(images, 'implied'),
+    impliedOf: (layerName: string) => join(images, 'implied', layerName),
     /** Layers being unpacked; on the same filesystem, so that a commit is one rename. */
     ingest: join(images, 'ingest'),
     /** Layers being deleted. */

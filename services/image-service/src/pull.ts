@@ -15,7 +15,11 @@ import {
   parseImageReference,
 } from '@cribus/contracts/image-reference.ts';
 import type { ImageStore } from './image-store.ts';
-import { inheritDirectories } from './layers/implied-directories.ts';
+import {
+  identityOf,
+  inheritedDirectories,
+  writeDirectories,
+} from './layers/implied-directories.ts';
 import { startUnpacking } from './layers/unpack.ts';
 import { type PullMetrics, type PullProgress, watchProgress } from './pull-progress.ts';
 import { type Credentials, credentialsOf } from './registry/credentials.ts';
@@ -236,34 +240,52 @@ async function fetchLayers(
 ): Promise<LayerUse[]> {
   const abort = new AbortController();
   const signal = AbortSignal.any([pull.signal, abort.signal]);
-  /** By the index of a layer that was unpacked here. */
-  const implied = new Map<number, readonly string[]>();
   const work = image.manifest.layers.map(async (blob, index) => {
     const diffId = image.diffIds[index] ?? '';
-    const name = await deps.store.layers.ensure(diffId, async (directory) => {
-      const fetch = () => fetchLayer(deps, { ...pull, signal }, { blob, diffId, directory });
-      implied.set(index, await deps.downloads.run(fetch, signal));
-    });
+    const name = await deps.store.layers.ensure(diffId, (directory) =>
+      deps.downloads.run(
+        () => fetchLayer(deps, { ...pull, signal }, { blob, diffId, directory }),
+        signal,
+      ),
+    );
     pull.heldLayers.push(name);
     const { digest, mediaType, sizeBytes } = blob;
     return LayerUse.fromPartial({ diffId, digest, mediaType, sizeBytes: BigInt(sizeBytes), name });
   });
   try {
-    const layers = await Promise.all(work);
-    // Now every lower layer is there.
-    const pathOf = ({ name }: LayerUse) => join(deps.store.paths.layers, name);
-    for (const [index, layer] of layers.entries()) {
-      const lowerTopmostFirst = layers.slice(0, index).reverse().map(pathOf);
-      const directories = implied.get(index) ?? [];
-      await inheritDirectories(pathOf(layer), { directories, lowerTopmostFirst });
-    }
-    return layers;
+    return await withInherited(deps, pull, await Promise.all(work));
   } catch (error) {
     // The others stop, and have stopped when we answer: nothing may be written afterwards.
     abort.abort(error);
     await Promise.allSettled(work);
     throw error;
   }
+}
+
+/** The layers, and above each that needs it one with the directories that it only implies. */
+async function withInherited(
+  { store }: Deps,
+  pull: Pull,
+  layers: readonly LayerUse[],
+): Promise<LayerUse[]> {
+  const all: LayerUse[] = [];
+  const pathOf = ({ name }: LayerUse) => join(store.paths.layers, name);
+  for (const layer of layers) {
+    const implied = await store.layers.impliedDirectories(layer.name);
+    const lowerTopmostFirst = [...all].reverse().map(pathOf);
+    all.push(layer);
+    if (implied.length === 0) continue;
+    const directories = await inheritedDirectories(pathOf(layer), { implied, lowerTopmostFirst });
+    if (directories.length === 0) continue;
+    const diffId = identityOf(directories);
+    const name = await store.layers.ensure(diffId, async (directory) => {
+      await writeDirectories(directory, directories);
+      return [];
+    });
+    pull.heldLayers.push(name);
+    all.push(LayerUse.fromPartial({ diffId, name }));
+  }
+  return all;
 }
 
 /** One layer from the first host that has it whole; the directories that it implies. */

@@ -29,11 +29,14 @@ function verboseInfo(record: ImageRecord): string {
     manifestDigest: record.manifestDigest,
     platform: record.platform,
     pulledAt: new Date(Number(record.pulledAtNs / 1_000_000n)).toISOString(),
-    layers: record.layers.map((layer) => ({
-      digest: layer.digest,
-      diffID: layer.diffId,
-      mediaType: layer.mediaType,
-      size: Number(layer.sizeBytes),
-    })),
+    // One without a digest came from no registry: image-service made it to hold directories.
+    layers: record.layers
+      .filter(({ digest }) => digest !== '')
+      .map((layer) => ({
+        digest: layer.digest,
+        diffID: layer.diffId,
+        mediaType: layer.mediaType,
+        size: Number(layer.sizeBytes),
+      })),
   });
 }

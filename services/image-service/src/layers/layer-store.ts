@@ -6,7 +6,13 @@ import { access, mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from '@cribus/chassis/log.ts';
 import { isErrno } from '@cribus/host/errno.ts';
-import { diskUsage, listDirectory, removeTree } from '@cribus/host/files.ts';
+import {
+  diskUsage,
+  listDirectory,
+  readFileIfExists,
+  removeTree,
+  writeFileAtomic,
+} from '@cribus/host/files.ts';
 import type { ImagePaths } from '../image-paths.ts';
 
 export interface LayerStore {
@@ -14,9 +20,12 @@ export interface LayerStore {
   adopt(layer: { readonly diffId: string; readonly name: string }): Promise<boolean>;
   /**
    * The name of the layer, unpacked by `unpack` into an empty directory if it isn't there yet;
-   * calls for one layer share the work. It is held until `release`.
+   * calls for one layer share the work. It is held until `release`. `unpack` answers the
+   * directories that the layer implies.
    */
-  ensure(diffId: string, unpack: (directory: string) => Promise<void>): Promise<string>;
+  ensure(diffId: string, unpack: Unpack): Promise<string>;
+  /** Directories that a layer's entries lie in without having one of their own; parents first. */
+  impliedDirectories(name: string): Promise<readonly string[]>;
   release(names: readonly string[]): void;
   /** Moves the layers that nobody needs to the trash. Call it under the lock that grants leases. */
   collect(needed: ReadonlySet<string>): Promise<void>;
@@ -27,6 +36,9 @@ export interface LayerStore {
   /** Measures the layers that were not measured yet. */
   measure(signal: AbortSignal): Promise<void>;
 }
+
+/** Fills an empty directory. */
+export type Unpack = (directory: string) => Promise<readonly string[]>;
 
 /** Short, for many of them must fit into one page of mount options; lengthened if taken. */
 const NAME_CHARACTERS_MIN = 12;
@@ -48,19 +60,20 @@ export function createLayerStore(options: {
     return name;
   }
 
-  async function unpackNew(
-    diffId: string,
-    unpack: (directory: string) => Promise<void>,
-  ): Promise<string> {
+  async function unpackNew(diffId: string, unpack: Unpack): Promise<string> {
     const id = randomUUID();
     const directory = join(paths.ingest, id);
     ingesting.add(id);
     try {
       // The root of a layer that doesn't say otherwise, as every unpacker makes it.
       await mkdir(directory, { recursive: true, mode: 0o755 });
-      await unpack(directory);
+      const implied = await unpack(directory);
       await mkdir(paths.layers, { recursive: true, mode: 0o700 });
       const name = await freeName(diffId);
+      if (implied.length > 0) {
+        await mkdir(paths.implied, { recursive: true, mode: 0o700 });
+        await writeFileAtomic(paths.impliedOf(name), Buffer.from(JSON.stringify(implied)));
+      }
       await rename(directory, join(paths.layers, name));
       byDiffId.set(diffId, name);
       return name;
@@ -116,6 +129,11 @@ export function createLayerStore(options: {
       }
     },
 
+    async impliedDirectories(name) {
+      const json = await readFileIfExists(paths.impliedOf(name));
+      return json === undefined ? [] : (JSON.parse(json.toString('utf8')) as string[]);
+    },
+
     async collect(needed) {
       for (const name of await listDirectory(paths.layers)) {
         if (needed.has(name) || holds.has(name)) continue;
@@ -125,6 +143,7 @@ export function createLayerStore(options: {
         sizes.delete(name);
         await mkdir(paths.trash, { recursive: true, mode: 0o700 });
         await rename(join(paths.layers, name), join(paths.trash, `${name}.${randomUUID()}`));
+        await removeTree(paths.impliedOf(name));
       }
     },
 

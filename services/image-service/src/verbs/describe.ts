@@ -10,7 +10,8 @@ export function describe(deps: { readonly store: ImageStore }): VerbHandler<'des
   return async ({ id }) => {
     const image = requireImage(deps.store, id);
     const info = JSON.stringify({
-      chainID: chainId(image.layers.map((layer) => layer.diffId)),
+      // A layer without a digest came from no registry (implied-directories.ts).
+      chainID: chainId(image.layers.filter(({ digest }) => digest !== '').map((one) => one.diffId)),
       imageSpec: JSON.parse(Buffer.from(image.configJson).toString('utf8')) as unknown,
     });
     return DescribeResponse.fromPartial({ info: { info } });
