@@ -7,10 +7,7 @@ import type { Stack } from '../../e2e/harness/stack.ts';
 
 /** Empties Redis; answers how many keys there were. */
 export async function flushAll(stack: Stack): Promise<number> {
-  const config = await readFile(
-    join(stack.root, 'state', 'generated', 'redis.conf'),
-    'utf8',
-  );
+  const config = await readFile(join(stack.root, 'state', 'generated', 'redis.conf'), 'utf8');
   const password = /^requirepass (\S+)$/m.exec(config)?.[1] ?? '';
   const redis = new Redis({ path: join(stack.root, 'run', 'redis.sock'), password });
   try {
