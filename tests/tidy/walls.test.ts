@@ -36,7 +36,8 @@ function sourceFiles(): SourceFile[] {
 
 const files = sourceFiles();
 const shipped = files.filter(
-  (file) => /^(packages|services)\//.test(file.path) && !file.path.endsWith('.test.ts'),
+  (file) =>
+    /^(packages|services)\//.test(file.path) && !/(\.test\.ts$|\/testing\/)/.test(file.path),
 );
 
 /** What each package may import of ours; nothing else, and no service imports a service. */

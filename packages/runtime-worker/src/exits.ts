@@ -252,11 +252,12 @@ async function exitCodeOf(
   fileCode: number,
 ): Promise<number> {
   if (worker.driver.exitSource === 'monitor' || record.sandboxProcess) return fileCode;
-  // One that was never started has no code to wait for, and the engine would not answer.
-  if (record.startedAtNs === 0n || diedWithItsSandbox(worker, record)) return EXIT_CODE_KILLED;
+  if (diedWithItsSandbox(worker, record)) return EXIT_CODE_KILLED;
   const { clock, stopping } = worker.service;
   // While a start is in flight the engine denies that there is anything to wait for.
   await worker.lifecycle.run(record.id, async () => undefined);
+  // One that was never started has no code to wait for, and the engine would not answer.
+  if (worker.store.get(record.id)?.startedAtNs === 0n) return EXIT_CODE_KILLED;
   const untilMs = clock.monotonicMs() + WAIT_RETRY_BUDGET_MS;
   for (;;) {
     try {
