@@ -23,13 +23,19 @@ export type ResponseOfMethod<M extends Method> = ReturnType<
 
 const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 
+export interface CallOptions {
+  readonly timeoutMs?: number;
+  /** Further headers of the call, as a kubelet that traces sends `traceparent`. */
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
 export interface Cri {
   readonly endpoint: string;
   /** Raises grpc-js' ServiceError with `code` and `details`. */
   call<M extends Method>(
     method: M,
     request: RequestOfMethod<M>,
-    options?: { readonly timeoutMs?: number },
+    options?: CallOptions,
   ): Promise<ResponseOfMethod<M>>;
   close(): void;
 }
@@ -45,22 +51,20 @@ export function connectCri(endpoint: string): Cri {
   });
   return {
     endpoint,
-    call<M extends Method>(
-      method: M,
-      request: RequestOfMethod<M>,
-      options: { readonly timeoutMs?: number } = {},
-    ) {
+    call<M extends Method>(method: M, request: RequestOfMethod<M>, options: CallOptions = {}) {
       const definition = SERVICES[method] as unknown as MethodDefinition<
         RequestOfMethod<M>,
         ResponseOfMethod<M>
       >;
+      const metadata = new Metadata();
+      for (const [name, value] of Object.entries(options.headers ?? {})) metadata.set(name, value);
       return new Promise<ResponseOfMethod<M>>((resolve, reject) => {
         client.makeUnaryRequest(
           definition.path,
           definition.requestSerialize,
           definition.responseDeserialize,
           request,
-          new Metadata(),
+          metadata,
           { deadline: Date.now() + (options.timeoutMs ?? 120_000) },
           (error: ServiceError | null, response?: ResponseOfMethod<M>) => {
             if (error !== null || response === undefined) reject(error ?? new Error('no response'));
