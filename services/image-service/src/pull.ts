@@ -22,7 +22,7 @@ import {
 } from './layers/implied-directories.ts';
 import { startUnpacking } from './layers/unpack.ts';
 import { type PullMetrics, type PullProgress, watchProgress } from './pull-progress.ts';
-import { type Credentials, credentialsOf } from './registry/credentials.ts';
+import { credentialsOf } from './registry/credentials.ts';
 import { hostsOf } from './registry/hosts-file.ts';
 import {
   choosePlatform,
@@ -85,13 +85,13 @@ export function createPuller(options: {
   const running = new Map<string, Promise<PullResult>>();
   return (request) => {
     const reference = parseImageReference(request.image);
-    const credentials = credentialsOf(request.auth, reference.registry);
+    const { auth } = request;
     const key = createHash('sha256')
-      .update(JSON.stringify([canonicalReference(reference), credentials]))
+      .update(JSON.stringify([canonicalReference(reference), auth ?? null]))
       .digest('hex');
     const joined = running.get(key);
     if (joined !== undefined) return joined;
-    const pull = pullOnce(deps, { reference, credentials, signal: request.signal }).finally(() =>
+    const pull = pullOnce(deps, { reference, auth, signal: request.signal }).finally(() =>
       running.delete(key),
     );
     running.set(key, pull);
@@ -103,7 +103,7 @@ async function pullOnce(
   deps: Deps,
   request: {
     readonly reference: ImageReference;
-    readonly credentials: Credentials;
+    readonly auth: AuthConfig | undefined;
     readonly signal: AbortSignal;
   },
 ): Promise<PullResult> {
@@ -112,7 +112,9 @@ async function pullOnce(
   const { certs_dir, progress_timeout_s } = service.config.images;
   const source = createImageSource({
     reference,
-    credentials: request.credentials,
+    // What is meant for the registry is not shown to its mirrors.
+    credentialsFor: ({ base, own }) =>
+      credentialsOf(request.auth, own ? [reference.registry, base.host] : [base.host]),
     hosts: await hostsOf(certs_dir, reference.registry),
     idleTimeoutMs: progress_timeout_s * 1000,
     clock: service.clock,

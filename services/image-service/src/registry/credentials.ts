@@ -13,12 +13,16 @@ export type Credentials =
   | { readonly kind: 'bearer'; readonly token: string };
 
 /**
- * What the caller gave for a registry; none when it is for another server. Raises invalid_argument
- * when `auth` is not base64 of user:password; no message holds any of it.
+ * What the caller gave for a server of one of these names; none when it is for another one. Raises
+ * invalid_argument when `auth` is not base64 of user:password; no message holds any of it.
  */
-export function credentialsOf(auth: AuthConfig | undefined, registry: string): Credentials {
+export function credentialsOf(
+  auth: AuthConfig | undefined,
+  servers: readonly string[],
+): Credentials {
   if (auth === undefined) return { kind: 'none' };
-  if (auth.serverAddress !== '' && serverName(auth.serverAddress) !== serverName(registry)) {
+  const { serverAddress } = auth;
+  if (serverAddress !== '' && !servers.map(serverName).includes(serverName(serverAddress))) {
     return { kind: 'none' };
   }
   if (auth.registryToken !== '') return { kind: 'bearer', token: auth.registryToken };

@@ -13,6 +13,8 @@ export interface RegistryHost {
   readonly base: URL;
   /** Asked on behalf of another registry: it learns which by `?ns=`, as containerd's mirrors do. */
   readonly mirrors: boolean;
+  /** The registry's own place, not one of its mirrors. */
+  readonly own: boolean;
   readonly canPull: boolean;
   readonly canResolve: boolean;
   readonly skipVerify: boolean;
@@ -62,6 +64,7 @@ function defaultHost(registry: string): RegistryHost {
   return {
     base: defaultBase(registry),
     mirrors: false,
+    own: true,
     canPull: true,
     canResolve: true,
     skipVerify: false,
@@ -147,6 +150,7 @@ async function readHost(entry: Table, place: HostPlace): Promise<RegistryHost> {
   return {
     base,
     mirrors: isMirror(base.host, place.registry),
+    own: place.key === '',
     canPull: capabilities.includes('pull'),
     canResolve: capabilities.includes('resolve'),
     skipVerify: boolean(entry['skip_verify'], file, named('skip_verify')),

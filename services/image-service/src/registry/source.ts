@@ -41,7 +41,8 @@ export interface ImageSource {
 export interface SourceOptions {
   readonly reference: ImageReference;
   readonly hosts: readonly RegistryHost[];
-  readonly credentials: Credentials;
+  /** Raises invalid_argument. */
+  readonly credentialsFor: (host: RegistryHost) => Credentials;
   readonly idleTimeoutMs: number;
   readonly clock: Clock;
 }
@@ -60,7 +61,7 @@ export function createImageSource(options: SourceOptions): ImageSource {
       host,
       registry: reference.registry,
       repositoryPath: reference.path,
-      credentials: options.credentials,
+      credentials: options.credentialsFor(host),
       idleTimeoutMs,
       clock,
     }),
