@@ -23,6 +23,9 @@ const args = [
   '--timeout',
   suite === 'unit' ? '20000' : '120000',
   '--exit',
+  // Unit tests wait for programs more than they compute, and share nothing; the others look at the
+  // whole host for what they may have left.
+  ...(suite === 'unit' ? ['--parallel', '--jobs', '3'] : []),
   ...patterns,
   ...rest,
 ];
