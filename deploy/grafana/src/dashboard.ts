@@ -32,7 +32,7 @@ export function nodeDashboard(): Dashboard {
     .withVariable(
       chooser('node', {
         label: 'Node',
-        description: 'As node.name of its configuration.',
+        description: 'As node.name of its configuration; by default the name of the machine.',
         query: 'label_values(up{job="cribus"}, node)',
       }),
     )

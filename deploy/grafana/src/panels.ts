@@ -131,6 +131,8 @@ export function stat(
     .span(panel.width)
     .unit(panel.unit)
     .targets(targets(panel.queries))
+    // Where nothing was counted yet, there is nothing.
+    .noValue('0')
     .colorMode(BigValueColorMode.Value)
     .graphMode(panel.curve === false ? BigValueGraphMode.None : BigValueGraphMode.Area)
     .reduceOptions(new ReduceDataOptionsBuilder().calcs(['lastNotNull']))
