@@ -2,7 +2,6 @@
 // and its container's whole life under each handler, with every field of the answers.
 
 import assert from 'node:assert/strict';
-import { get } from 'node:http';
 import { join } from 'node:path';
 import {
   ContainerState,
@@ -13,6 +12,7 @@ import {
   RunPodSandboxRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
+import { fetchText } from './harness/http.ts';
 import { failureOf } from './harness/image-calls.ts';
 import { containerStatus, podConfig, shellContainer } from './harness/pods.ts';
 import { eventually, readLog } from './harness/stack.ts';
@@ -32,21 +32,6 @@ const ANNOTATIONS = {
 };
 const WEB =
   "trap 'exit 3' TERM; echo out; echo err >&2; httpd -p 8080 -h /www; while :; do sleep 0.05; done";
-
-/** Answers the body of a page. */
-export function fetchText(url: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    get(url, { timeout: 3_000, agent: false }, (response) => {
-      let body = '';
-      response.on('data', (chunk) => {
-        body += chunk;
-      });
-      response.on('end', () => resolve(body));
-    })
-      .on('timeout', () => reject(new Error(`no answer from ${url}`)))
-      .on('error', reject);
-  });
-}
 
 const nowNs = () => BigInt(Date.now()) * 1_000_000n;
 
