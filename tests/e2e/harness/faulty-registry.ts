@@ -30,6 +30,8 @@ export interface FaultyRegistry {
   readonly requests: SeenRequest[];
   /** Sees each request first. */
   intercept: Intercept;
+  /** Answers a request as if nobody had intercepted it. */
+  serve(request: IncomingMessage, response: ServerResponse): void;
   publish(repository: string, reference: string, image: ComposedImage): void;
   publishManifest(repository: string, reference: string, manifest: Blob): void;
   /** How many requests were made for a path with this in it. */
@@ -57,9 +59,7 @@ export async function startFaultyRegistry(
     const { method = '', url = '', headers } = request;
     requests.push({ method, url, headers });
     request.resume();
-    if (!registry.intercept(request, response)) {
-      serveContent(content, { request, response, prefix: options.prefix ?? '/v2/' });
-    }
+    if (!registry.intercept(request, response)) registry.serve(request, response);
   };
   const server = makeServer(options.tls, handle);
   server.on('clientError', (_error, socket) => socket.destroy());
@@ -72,6 +72,8 @@ export async function startFaultyRegistry(
     url: `${options.tls === undefined ? 'http' : 'https'}://${host}`,
     requests,
     intercept: never,
+    serve: (request, response) =>
+      serveContent(content, { request, response, prefix: options.prefix ?? '/v2/' }),
     publish(repository, reference, image) {
       for (const { digest, data } of [image.config, ...image.layers]) {
         content.set(`${repository}/blobs/${digest}`, {

@@ -36,9 +36,17 @@ export interface FaultNode {
   destroy(): Promise<void>;
 }
 
+export interface FaultNodeOptions extends StackOptions {
+  /** Before the stack starts. */
+  readonly prepare?: () => Promise<void>;
+  /** After it is gone, and before the host is compared with how it was. */
+  readonly cleanUp?: () => Promise<void>;
+}
+
 /** Starts a stack, a registry with busybox, and one that tests can make slow. */
-export async function startFaultNode(options: StackOptions = {}): Promise<FaultNode> {
+export async function startFaultNode(options: FaultNodeOptions = {}): Promise<FaultNode> {
   const before: HostSnapshot = snapshotHost();
+  await options.prepare?.();
   const registry: TestRegistry = await startTestRegistry();
   const small = await startFaultyRegistry();
   const stack = await startStack(options);
@@ -58,6 +66,7 @@ export async function startFaultNode(options: StackOptions = {}): Promise<FaultN
       await stack.destroy();
       await small.stop();
       await registry.stop();
+      await options.cleanUp?.();
       assertNothingLeaked(before);
     },
   };
