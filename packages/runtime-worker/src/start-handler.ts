@@ -17,6 +17,7 @@ import { describeObject } from './describe.ts';
 import type { DriverProbe, RuntimeDriver } from './driver.ts';
 import { execSync } from './exec-sync.ts';
 import { readHostFacts } from './host-facts.ts';
+import { hostLacks } from './host-lacks.ts';
 import { phaseName } from './phases.ts';
 import { removeContainer } from './remove-container.ts';
 import { reopenContainerLog } from './reopen-container-log.ts';
@@ -94,16 +95,15 @@ export async function startHandler(
   return owner;
 }
 
+function factsOf({ cgroups, driver, service }: Worker): HostFacts {
+  return readHostFacts({ cgroups, driver, cgroupDriver: service.config.cgroups.driver });
+}
+
 /** The verbs of a runtime worker; a missing one does not compile. */
 export function runtimeVerbs(worker: Worker): VerbTable<'runtime'> {
-  const { service, driver } = worker;
   let facts: HostFacts | undefined;
   const hostFacts = () => {
-    facts ??= readHostFacts({
-      cgroups: worker.cgroups,
-      cgroupDriver: service.config.cgroups.driver,
-      driver,
-    });
+    facts ??= factsOf(worker);
     return facts;
   };
   return {
@@ -122,6 +122,7 @@ export function runtimeVerbs(worker: Worker): VerbTable<'runtime'> {
 
 function serve(worker: OpenedWorker): Owner {
   reportStates(worker);
+  const lacks = hostLacks(factsOf(worker));
   return createOwner({
     service: worker.service,
     kind: 'runtime',
@@ -129,7 +130,7 @@ function serve(worker: OpenedWorker): Owner {
     epoch: worker.epoch,
     directory: worker.paths.directory,
     stores: [worker.store],
-    describe: () => describeOwner(worker),
+    describe: () => describeOwner(worker, lacks),
     onAcknowledged: (operationId) => acknowledge(worker, operationId),
     verbs: runtimeVerbs(worker),
   });
@@ -141,13 +142,14 @@ function acknowledge(worker: Worker, operationId: string): void {
   if (record?.operation !== undefined) record.operation.acknowledged = true;
 }
 
-function describeOwner(worker: Worker): Partial<OwnerStatus> {
+function describeOwner(worker: Worker, lacks: readonly string[]): Partial<OwnerStatus> {
   const { driver } = worker;
   return {
-    warnings:
-      driver.unavailable === undefined
-        ? [...driver.warnings]
-        : [...driver.warnings, driver.unavailable],
+    warnings: [
+      ...lacks,
+      ...driver.warnings,
+      ...(driver.unavailable === undefined ? [] : [driver.unavailable]),
+    ],
     conditions: [
       {
         type: `Handler.${worker.handler}`,

@@ -95,7 +95,8 @@ function verboseInfo(gateway: Gateway): Record<string, string> {
     cgroupDriver: toJson(gateway.config.cgroups.driver),
     owners: toJson(owners),
     view: toJson(Object.fromEntries(origins)),
-    warnings: toJson(gateway.owners.statuses().flatMap((owner) => owner.warnings)),
+    // Several owners may miss the same thing of one host.
+    warnings: toJson([...new Set(gateway.owners.statuses().flatMap((owner) => owner.warnings))]),
     cni: toJson({ ...gateway.config.cni, condition: networkReady(gateway) }),
   };
 }
