@@ -1,0 +1,203 @@
+// Handler gvisor: a Sentry for each pod with a kernel of its own, its containers inside it, its network,
+// and clear words for what runsc can't do.
+
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { freePort } from '@cribus/cli/tour/registry.ts';
+import {
+  ContainerState,
+  ListContainersRequest,
+  PodSandboxState,
+} from '@cribus/contracts/gen/cri/v1/api.ts';
+import { describe, it } from 'mocha';
+import { fetchText } from './harness/http.ts';
+import { failureOf } from './harness/image-calls.ts';
+import { containerStatus, exec, runPod, shellContainer, startContainer } from './harness/pods.ts';
+import { eventually, readLog } from './harness/stack.ts';
+import { stackSuite } from './harness/suite.ts';
+
+const SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
+const handler = 'gvisor';
+
+describe('pods in gVisor', () => {
+  const suite = stackSuite();
+  /** Pids of the Sentries of this stack. */
+  const sentries = () =>
+    readdirSync('/proc').filter((name) => {
+      if (!/^\d+$/.test(name)) return false;
+      try {
+        const line = readFileSync(`/proc/${name}/cmdline`, 'utf8');
+        return line.startsWith('runsc-sandbox') && line.includes(suite.stack.root);
+      } catch {
+        return false;
+      }
+    });
+  const pidOf = async (containerId: string): Promise<number> => {
+    const { info } = await suite.cri.call('containerStatus', { containerId, verbose: true });
+    return (JSON.parse(info['info'] ?? '') as { pid: number }).pid;
+  };
+
+  it('runs the containers of a pod in one Sentry, where they reach each other on 127.0.0.1', async () => {
+    const { stack, cri, image } = suite;
+    const pod = await runPod(stack, {
+      image,
+      script: 'httpd -p 8080 -h /www; while :; do sleep 0.05; done',
+      handler,
+    });
+    const second = await startContainer(
+      cri,
+      pod.podId,
+      shellContainer(image, SLEEP, { name: 'second' }),
+      pod.config,
+    );
+    assert.equal(sentries().length, 1);
+    assert.equal(await pidOf(pod.containerId), await pidOf(second));
+    const ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc 127.0.0.1 8080";
+    await eventually('an answer on 127.0.0.1', async () =>
+      (await exec(cri, second, ['sh', '-c', ask])).stdout.endsWith('hello from a pod\n'),
+    );
+    const { stdout } = await exec(cri, second, ['ls', '/www']);
+    assert.equal(stdout, 'index.html\n', 'each has a root filesystem of its own');
+    await exec(cri, pod.containerId, ['sh', '-c', 'echo mine > /www/mine']);
+    assert.equal((await exec(cri, second, ['ls', '/www/mine'])).exitCode, 1);
+    await runPod(stack, { image, script: SLEEP, handler });
+    assert.equal(sentries().length, 2, 'another pod has a Sentry of its own');
+  });
+
+  it('shows a kernel of its own in uname, unlike runc, whose kernel is the one of the host', async () => {
+    const { stack, cri, image } = suite;
+    const [inside, plain] = await Promise.all([
+      runPod(stack, { image, script: SLEEP, handler }),
+      runPod(stack, { image, script: SLEEP, handler: 'runc' }),
+    ]);
+    const kernel = async (id: string) => (await exec(cri, id, ['uname', '-r'])).stdout.trim();
+    assert.equal(await kernel(plain.containerId), release());
+    assert.match(await kernel(inside.containerId), /^4\.(4\.0|19\.0-gvisor)$/);
+    const { stdout } = await exec(cri, inside.containerId, ['dmesg']);
+    assert.match(stdout, /gVisor/i);
+  });
+
+  it('answers HTTP at the pod IP and at a hostPort', async () => {
+    const { stack, image } = suite;
+    const hostPort = await freePort();
+    const pod = await runPod(stack, {
+      image,
+      script: 'exec httpd -f -p 8080 -h /www',
+      handler,
+      pod: { portMappings: [{ containerPort: 8080, hostPort }] },
+    });
+    for (const url of [`http://${pod.ip}:8080/`, `http://127.0.0.1:${hostPort}/`]) {
+      assert.match(await eventually(url, () => fetchText(url)), /hello from a pod/);
+    }
+  });
+
+  it('keeps exit codes that its monitor does not know, also of many containers that end at once', async () => {
+    const { stack, cri, image } = suite;
+    const pod = await runPod(stack, { image, script: SLEEP, handler });
+    const codes = [0, 1, 2, 7, 42, 126, 255];
+    const ids = await Promise.all(
+      codes.map((code) =>
+        startContainer(
+          cri,
+          pod.podId,
+          shellContainer(image, `echo code ${code}; exit ${code}`, { name: `c-${code}` }),
+          pod.config,
+        ),
+      ),
+    );
+    for (const [index, code] of codes.entries()) {
+      const status = await eventually(`the end with ${code}`, async () => {
+        const one = await containerStatus(cri, ids[index] ?? '');
+        return one.state === ContainerState.CONTAINER_EXITED ? one : undefined;
+      });
+      assert.deepEqual(
+        [status.exitCode, status.reason],
+        [code, code === 0 ? 'Completed' : 'Error'],
+      );
+      assert.deepEqual(
+        (await readLog(status.logPath)).map(({ text }) => text),
+        [`code ${code}`],
+      );
+    }
+    const { state } = await containerStatus(cri, pod.containerId);
+    assert.equal(state, ContainerState.CONTAINER_RUNNING, 'the others live on');
+  });
+
+  it('reports a pod whose Sentry was killed as not ready, and its containers as killed', async () => {
+    const { stack, cri, image } = suite;
+    const pod = await runPod(stack, { image, script: SLEEP, handler });
+    const [sentry] = sentries();
+    assert.ok(sentry !== undefined);
+    process.kill(Number(sentry), 'SIGKILL');
+    await eventually('the pod is not ready', async () => {
+      const { status } = await cri.call('podSandboxStatus', {
+        podSandboxId: pod.podId,
+        verbose: false,
+      });
+      return status?.state === PodSandboxState.SANDBOX_NOTREADY;
+    });
+    const ended = await eventually('the container has ended', async () => {
+      const status = await containerStatus(cri, pod.containerId);
+      return status.state === ContainerState.CONTAINER_EXITED ? status : undefined;
+    });
+    assert.equal(ended.exitCode, 137);
+  });
+
+  it('runs as a user, reads an environment and mounts a host directory', async () => {
+    const { stack, cri, image } = suite;
+    const { containerId } = await runPod(stack, {
+      image,
+      script: SLEEP,
+      handler,
+      container: {
+        envs: [{ key: 'COLOUR', value: Buffer.from('blue') }],
+        mounts: [{ containerPath: '/data', hostPath: `${stack.root}/etc`, readonly: true }],
+        linux: {
+          securityContext: { runAsUser: { value: 1000n }, readonlyRootfs: true },
+          resources: { memoryLimitInBytes: 64n * 1024n * 1024n },
+        },
+      },
+    });
+    const cmd = ['sh', '-c', 'id -u; echo $COLOUR; ls -d /data; touch /x; touch /data/x'];
+    const { stdout, stderr } = await exec(cri, containerId, cmd);
+    assert.equal(stdout, '1000\nblue\n/data\n');
+    assert.equal(stderr.match(/Read-only file system|Permission denied/g)?.length, 2);
+  });
+
+  it('says clearly that a command is not in the image, and leaves no container', async () => {
+    const { stack, cri, image } = suite;
+    const pod = await runPod(stack, { image, script: SLEEP, handler });
+    const config = shellContainer(image, '', { name: 'absent', command: ['/no/such/command'] });
+    await failureOf(startContainer(cri, pod.podId, config, pod.config), {
+      code: 'INVALID_ARGUMENT',
+      message: /no\/such\/command|no such file/,
+    });
+    const { containers } = await cri.call('listContainers', ListContainersRequest.fromPartial({}));
+    const running = containers.filter(({ state }) => state === ContainerState.CONTAINER_RUNNING);
+    assert.deepEqual(
+      running.map(({ id }) => id),
+      [pod.containerId],
+    );
+  });
+
+  it('refuses a recursive read-only mount, which runsc does not have', async () => {
+    const { stack, cri, image } = suite;
+    const pod = await runPod(stack, { image, script: SLEEP, handler });
+    const config = shellContainer(image, SLEEP, {
+      name: 'rro',
+      mounts: [
+        {
+          containerPath: '/data',
+          hostPath: `${stack.root}/etc`,
+          readonly: true,
+          recursiveReadOnly: true,
+        },
+      ],
+    });
+    await failureOf(startContainer(cri, pod.podId, config, pod.config), {
+      code: 'UNKNOWN',
+      message: /^RROUnsupported: .*\/data.*handler can't mount recursively read-only/,
+    });
+  });
+});
