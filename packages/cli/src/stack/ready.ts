@@ -8,10 +8,12 @@ import { type CriClient, createCriClient } from '../cri-client.ts';
 import { lastLines } from './part-log.ts';
 import type { PartStates } from './part-state.ts';
 import { probeService } from './probes.ts';
-import { SERVICES } from './services.ts';
+import { type PartName, SERVICES } from './services.ts';
 
 /** How long the parts of a stack may take to be ready together. */
 const READY_TIMEOUT_MS = 30_000;
+/** A part that fails for longer than this is no reason to keep the others from being used. */
+const EVERY_PART_TIMEOUT_MS = 10_000;
 const ASK_INTERVAL_MS = 50;
 const LOG_LINES_SHOWN = 5;
 
@@ -21,17 +23,20 @@ export interface Readiness {
   readonly network: { readonly ready: boolean; readonly message: string };
 }
 
-/**
- * Waits until the gateway's Status says RuntimeReady. Raises timeout naming the part that isn't
- * ready, with the end of its log; the signal's reason when it aborts.
- */
-export async function waitUntilReady(options: {
+export interface ReadyOptions {
   readonly socket: string;
   readonly metricsAddress: string;
   readonly logDirectory: string;
   readonly states: () => PartStates;
   readonly signal: AbortSignal;
-}): Promise<Readiness> {
+}
+
+/**
+ * Waits until the gateway's Status says RuntimeReady and each service has started: a worker that is
+ * only starting has not reported yet what ended while it was away. Raises timeout naming the part
+ * that isn't ready, with the end of its log; the signal's reason when it aborts.
+ */
+export async function waitUntilReady(options: ReadyOptions): Promise<Readiness> {
   const client = createCriClient(options.socket);
   const began = systemClock.monotonicMs();
   let last = 'it has not answered';
@@ -39,8 +44,12 @@ export async function waitUntilReady(options: {
     while (systemClock.monotonicMs() - began < READY_TIMEOUT_MS) {
       options.signal.throwIfAborted();
       const answer = await askOnce(client, options.signal);
-      if (typeof answer !== 'string') return answer;
-      last = answer;
+      if (typeof answer !== 'string') {
+        const late = systemClock.monotonicMs() - began > EVERY_PART_TIMEOUT_MS;
+        if (late || (await firstUnready(options)) === undefined) return answer;
+      } else {
+        last = answer;
+      }
       await systemClock.sleep(ASK_INTERVAL_MS, options.signal);
     }
   } finally {
@@ -67,16 +76,21 @@ async function askOnce(client: CriClient, signal: AbortSignal): Promise<Readines
   }
 }
 
-async function describeUnready(
-  options: Parameters<typeof waitUntilReady>[0],
-  last: string,
-): Promise<Failure> {
+/** The first service that does not say itself that it is ready. */
+async function firstUnready(options: ReadyOptions): Promise<PartName | undefined> {
   const states = options.states();
-  for (const name of SERVICES) {
-    const port = states[name]?.healthPort;
-    const serving =
-      port !== undefined && (await probeService(port, options.metricsAddress)).serving;
-    if (serving) continue;
+  const serving = await Promise.all(
+    SERVICES.map(async (name) => {
+      const port = states[name]?.healthPort;
+      return port !== undefined && (await probeService(port, options.metricsAddress)).serving;
+    }),
+  );
+  return SERVICES.find((_name, index) => !serving[index]);
+}
+
+async function describeUnready(options: ReadyOptions, last: string): Promise<Failure> {
+  const name = await firstUnready(options);
+  if (name !== undefined) {
     const file = join(options.logDirectory, `${name}.log`);
     const lines = (await lastLines(file, LOG_LINES_SHOWN)).map((line) => `\n  ${line}`).join('');
     return new Failure(
