@@ -1,6 +1,7 @@
 // The sandbox's own process, where its handler or its namespaces want one: the reaping init of a
 // shared PID namespace (catatonit -P), or gVisor's root container, the Sentry.
 
+import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { copyFile, mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -154,7 +155,8 @@ async function initRootfs(worker: Worker): Promise<string> {
     await mkdir(join(rootfs, name), { recursive: true, mode: 0o755 });
   }
   try {
-    const part = `${program}.part`;
+    // Pods start at the same time.
+    const part = `${program}.${randomUUID()}`;
     await copyFile(resolveCommand(INIT), part, constants.COPYFILE_FICLONE);
     await rename(part, program);
   } catch (error) {
