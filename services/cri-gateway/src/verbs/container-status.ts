@@ -21,7 +21,7 @@ export function containerStatus(
     if (record === undefined) {
       throw new Failure('not_found', `container "${request.containerId}" does not exist`);
     }
-    const image = gateway.view.findImage(record.imageId);
+    const image = gateway.view.image(record.imageId);
     return ContainerStatusResponse.fromPartial({ status: toContainerStatus(record, image), info });
   };
 }

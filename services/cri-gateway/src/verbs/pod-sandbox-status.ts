@@ -29,7 +29,7 @@ export function podSandboxStatus(
       containersStatuses: gateway.view
         .containersOf(id)
         .filter(isContainerShown)
-        .map((record) => toContainerStatus(record, gateway.view.findImage(record.imageId))),
+        .map((record) => toContainerStatus(record, gateway.view.image(record.imageId))),
       timestamp: gateway.view.sandboxTouchedAtNs(id),
     });
   };

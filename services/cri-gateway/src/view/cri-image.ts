@@ -1,11 +1,7 @@
-// An image's record as CRI shows it, and the table that finds one by any of its names.
+// An image's record as CRI shows it.
 
 import { Image } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { ImageRecord } from '@cribus/contracts/gen/node/v1/records.ts';
-import { isDigest, normaliseImageName } from './image-name.ts';
-
-/** Shorter beginnings of an id are too easily a name. */
-const ID_PREFIX_LENGTH_MIN = 6;
 
 /** An item of ListImages, and the image of ImageStatus. */
 export function toImage(record: ImageRecord): Image {
@@ -40,40 +36,4 @@ function imageUser(record: ImageRecord): { uid?: { value: bigint }; username?: s
   const name = user.split(':')[0] ?? '';
   if (/^\d{1,18}$/.test(name)) return { uid: { value: BigInt(name) } };
   return { username: name };
-}
-
-/** Finds images by id, beginning of an id, tag, digest or unnormalised name. */
-export interface ImageNames {
-  find(reference: string): ImageRecord | undefined;
-}
-
-export function indexImageNames(records: Iterable<ImageRecord>): ImageNames {
-  const byName = new Map<string, ImageRecord>();
-  const byId = new Map<string, ImageRecord>();
-  const byManifest = new Map<string, ImageRecord>();
-  for (const record of records) {
-    byId.set(record.id, record);
-    if (record.manifestDigest !== '') byManifest.set(record.manifestDigest, record);
-    for (const name of [...record.repoTags, ...record.repoDigests]) {
-      byName.set(normaliseImageName(name), record);
-    }
-  }
-  return {
-    find(reference) {
-      const exact = byId.get(reference) ?? byId.get(`sha256:${reference}`);
-      if (exact !== undefined) return exact;
-      if (isDigest(reference)) return byManifest.get(reference);
-      return byName.get(normaliseImageName(reference)) ?? byPrefix(byId, reference);
-    },
-  };
-}
-
-function byPrefix(
-  byId: ReadonlyMap<string, ImageRecord>,
-  reference: string,
-): ImageRecord | undefined {
-  const hex = reference.startsWith('sha256:') ? reference.slice('sha256:'.length) : reference;
-  if (hex.length < ID_PREFIX_LENGTH_MIN || !/^[0-9a-f]+$/.test(hex)) return undefined;
-  const found = [...byId.values()].filter((record) => record.id.startsWith(`sha256:${hex}`));
-  return found.length === 1 ? found[0] : undefined;
 }

@@ -16,10 +16,9 @@ import {
 import { systemClock } from '@cribus/host/clock.ts';
 import { describe, it } from 'mocha';
 import { signalOf, toContainer, toContainerStatus } from './cri-container.ts';
-import { indexImageNames, toImage } from './cri-image.ts';
+import { toImage } from './cri-image.ts';
 import { toPodSandbox, toPodSandboxStatus } from './cri-sandbox.ts';
 import { encodeFragment, joinFragments } from './fragments.ts';
-import { normaliseImageName } from './image-name.ts';
 import { createNodeView } from './node-view.ts';
 
 // As a kubelet 1.36 names and labels its containers.
@@ -257,34 +256,20 @@ describe('records as CRI shows them', () => {
 });
 
 describe('names of images', () => {
-  it('come to one spelling', () => {
-    const digest = `sha256:${'a'.repeat(64)}`;
-    const names: [string, string][] = [
-      ['busybox', 'docker.io/library/busybox:latest'],
-      ['busybox:1', 'docker.io/library/busybox:1'],
-      ['a/b', 'docker.io/a/b:latest'],
-      ['docker.io/busybox', 'docker.io/library/busybox:latest'],
-      ['index.docker.io/busybox:2', 'docker.io/library/busybox:2'],
-      ['localhost/x', 'localhost/x:latest'],
-      ['127.0.0.1:5000/x/y', '127.0.0.1:5000/x/y:latest'],
-      ['reg.io/x:3', 'reg.io/x:3'],
-      [`reg.io/x:3@${digest}`, `reg.io/x@${digest}`],
-    ];
-    for (const [name, full] of names) assert.equal(normaliseImageName(name), full);
-  });
-
-  it('find the image by id, beginning of an id, tag, digest or short name', () => {
+  it('find the image as its owner finds it: by id, beginning of an id, tag, digest or short name', () => {
     const digest = `docker.io/library/box@sha256:${'b'.repeat(64)}`;
     const record = ImageRecord.fromPartial({
       id: IMAGE_ID,
       repoTags: ['docker.io/library/box:latest'],
       repoDigests: [digest],
     });
-    const names = indexImageNames([record]);
-    const known = [IMAGE_ID, IMAGE_ID.slice(7), IMAGE_ID.slice(7, 20), 'box', 'box:latest', digest];
-    for (const name of known) assert.equal(names.find(name), record, name);
+    const view = createNodeView(systemClock);
+    view.apply(report({ $case: 'image', value: record }, [1, 1]));
+    const known = [IMAGE_ID, IMAGE_ID.slice(7), IMAGE_ID.slice(7, 11), 'box', 'box:latest', digest];
+    for (const name of known) assert.equal(view.findImage(name)?.id, IMAGE_ID, name);
     for (const name of ['box:2', '333', `sha256:${'c'.repeat(64)}`]) {
-      assert.equal(names.find(name), undefined, name);
+      assert.equal(view.findImage(name), undefined, name);
     }
+    assert.throws(() => view.findImage('No such name'), { kind: 'invalid_argument' });
   });
 });

@@ -8,10 +8,11 @@ import type {
   ObjectReport,
   SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
+import { findImage } from '@cribus/contracts/image-reference.ts';
 import type { OwnerName } from '@cribus/contracts/subjects.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import { isContainerShown, toContainer } from './cri-container.ts';
-import { type ImageNames, indexImageNames, toImage } from './cri-image.ts';
+import { toImage } from './cri-image.ts';
 import { isSandboxShown, toPodSandbox } from './cri-sandbox.ts';
 import { encodeFragment } from './fragments.ts';
 import {
@@ -40,7 +41,9 @@ export interface NodeView {
   /** By id or unique beginning of one. */
   findSandbox(id: string): Found<SandboxRecord>;
   findContainer(id: string): Found<ContainerRecord>;
-  findImage(reference: string): ImageRecord | undefined;
+  image(id: string): ImageRecord | undefined;
+  /** By any of its names, as its owner finds it; raises invalid_argument for what can name none. */
+  findImage(name: string): ImageRecord | undefined;
   /** Sandboxes and containers that are shown to CRI's callers. */
   sandboxes(): Listed<SandboxRecord>[];
   containers(): Listed<ContainerRecord>[];
@@ -113,7 +116,6 @@ export function createNodeView(clock: Clock): NodeView {
   };
   const index = createSandboxIndex(clock, (id) => tables.sandbox.get(id) !== undefined);
   let order = 0;
-  let names: ImageNames | undefined;
 
   const put = (report: ObjectReport): boolean => {
     const { object } = report;
@@ -137,11 +139,8 @@ export function createNodeView(clock: Clock): NodeView {
         index.add(object.value);
         return true;
       }
-      case 'image': {
-        if (!tables.image.put({ ...head, record: listedImage(object.value) })) return false;
-        names = undefined;
-        return true;
-      }
+      case 'image':
+        return tables.image.put({ ...head, record: listedImage(object.value) });
       default:
         return object satisfies never;
     }
@@ -155,7 +154,6 @@ export function createNodeView(clock: Clock): NodeView {
     else if (!tables[kind].remove(id, version, nowMs)) return false;
     if (container !== undefined) index.delete(container.record.record);
     if (kind === 'sandbox') index.forget(id);
-    if (kind === 'image') names = undefined;
     return true;
   };
 
@@ -178,30 +176,26 @@ export function createNodeView(clock: Clock): NodeView {
       }
       return dropped;
     },
-    ...readSide({
-      tables,
-      index,
-      names: () => {
-        names ??= indexImageNames([...tables.image.values()].map((entry) => entry.record.record));
-        return names;
-      },
-    }),
+    ...readSide(tables, index),
   };
 }
 
 /** What only looks. */
-function readSide(from: {
-  readonly tables: Tables;
-  readonly index: SandboxIndex;
-  readonly names: () => ImageNames;
-}): Omit<NodeView, 'apply' | 'order' | 'dropMissing'> {
-  const { tables, index } = from;
+function readSide(
+  tables: Tables,
+  index: SandboxIndex,
+): Omit<NodeView, 'apply' | 'order' | 'dropMissing'> {
   return {
     sandbox: (id) => tables.sandbox.get(id)?.record.record,
     container: (id) => tables.container.get(id)?.record.record,
     findSandbox: (id) => found(tables.sandbox.resolve(id)),
     findContainer: (id) => found(tables.container.resolve(id)),
-    findImage: (reference) => from.names().find(reference),
+    image: (id) => tables.image.get(id)?.record.record,
+    findImage: (name) =>
+      findImage(
+        [...tables.image.values()].map((entry) => entry.record.record),
+        name,
+      ),
     sandboxes: () => shown(tables.sandbox, isSandboxShown),
     containers: () => shown(tables.container, isContainerShown),
     images: () => shown(tables.image, () => true),
