@@ -1,0 +1,147 @@
+// Workers come and go on a live node: a standby takes over, one that starts later is advertised, one
+// that is stopped makes its handler unavailable and nothing else.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  ContainerState,
+  CreateContainerRequest,
+  ListContainersRequest,
+  RunPodSandboxRequest,
+  StatusRequest,
+} from '@cribus/contracts/gen/cri/v1/api.ts';
+import { after, before, describe, it } from 'mocha';
+import { exec, podConfig, runPod, shellContainer } from '../e2e/harness/pods.ts';
+import { eventually } from '../e2e/harness/stack.ts';
+import { commandOf, type ServiceByHand, startByHand } from './harness/by-hand.ts';
+import {
+  assertLogIsWhole,
+  assertSameProcess,
+  type CountingPod,
+  startCountingPod,
+} from './harness/counting-pod.ts';
+import {
+  type FaultNode,
+  killAll,
+  RECOVERY_MS,
+  startFaultNode,
+  upPid,
+} from './harness/fault-node.ts';
+import { observe } from './harness/observer.ts';
+
+describe('workers that come and go', () => {
+  let node: FaultNode;
+  let pods: readonly CountingPod[];
+  const byHand: ServiceByHand[] = [];
+
+  before(async () => {
+    node = await startFaultNode();
+    const { stack, image } = node;
+    pods = await Promise.all(
+      ['runc', 'gvisor'].map((handler) => startCountingPod(stack, { image, handler })),
+    );
+  });
+  after(async () => {
+    for (const service of byHand) await service.end('SIGKILL');
+    await node?.destroy();
+  });
+
+  const podOf = (handler: string): CountingPod => {
+    const pod = pods.find((one) => one.handler === handler);
+    assert.ok(pod !== undefined);
+    return pod;
+  };
+  const advertised = async () => {
+    const { runtimeHandlers } = await node.stack.cri.call('status', StatusRequest.fromPartial({}));
+    return runtimeHandlers.map(({ name }) => name).filter((name) => name !== '');
+  };
+  const execWorks = async (handler: string) => {
+    const { stdout } = await exec(node.stack.cri, podOf(handler).containerId, ['echo', 'well'], 5);
+    return stdout === 'well\n';
+  };
+  const untouched = async () => {
+    for (const pod of pods) {
+      await assertSameProcess(node.stack, pod);
+      await assertLogIsWhole(pod);
+    }
+  };
+
+  it('a second instance of a worker waits as a standby, serves nothing, and takes over when the first is killed', async () => {
+    const { stack } = node;
+    // Nobody starts the first one again.
+    killAll([await upPid(stack)]);
+    const first = await stack.pidOf('runtime-runc');
+    const standby = startByHand(stack, await commandOf(stack, 'runtime-runc'));
+    byHand.push(standby);
+    await eventually('it says that it waits', async () =>
+      (await readFile(join(stack.root, 'log', 'runtime-runc.log'), 'utf8')).includes(
+        'waiting as its standby',
+      ),
+    );
+    assert.equal(await servingPid(node, 'runtime.runc'), first);
+    const observer = observe(stack.cri.endpoint, pods);
+    killAll([first]);
+    const sinceMs = performance.now();
+    await eventually('exec works again', () => execWorks('runc'), RECOVERY_MS);
+    console.log(`      ${Math.round(performance.now() - sinceMs)} ms`);
+    assert.equal(await servingPid(node, 'runtime.runc'), standby.pid);
+    const { podId } = await runPod(stack, { image: node.image, script: 'sleep 1000' });
+    assert.notEqual(podId, '');
+    assert.deepEqual((await observer.stop()).wrong, []);
+    await untouched();
+  });
+
+  it('a worker that is stopped makes its handler unavailable with an error that says so, and its containers stay listed', async () => {
+    const { stack, image } = node;
+    const observer = observe(stack.cri.endpoint, pods);
+    const command = await commandOf(stack, 'runtime-gvisor');
+    process.kill(await stack.pidOf('runtime-gvisor'), 'SIGTERM');
+    await eventually(
+      'the handler is not advertised any more',
+      async () => !(await advertised()).includes('gvisor'),
+    );
+    const unavailable = /14 UNAVAILABLE: handler "gvisor" is unavailable: its worker is stopping/;
+    const config = await podConfig(stack);
+    const { podId, containerId } = podOf('gvisor');
+    const refused = [
+      stack.cri.call(
+        'runPodSandbox',
+        RunPodSandboxRequest.fromPartial({ config, runtimeHandler: 'gvisor' }),
+      ),
+      stack.cri.call(
+        'createContainer',
+        CreateContainerRequest.fromPartial({
+          podSandboxId: podId,
+          config: shellContainer(image, 'true', { name: 'second' }),
+          sandboxConfig: config,
+        }),
+      ),
+      exec(stack.cri, containerId, ['true']),
+    ];
+    for (const call of refused) await assert.rejects(call, unavailable);
+    const filter = { filter: { id: containerId } };
+    const { containers } = await stack.cri.call(
+      'listContainers',
+      ListContainersRequest.fromPartial(filter),
+    );
+    assert.deepEqual(
+      containers.map(({ state }) => state),
+      [ContainerState.CONTAINER_RUNNING],
+    );
+    assert.ok(await execWorks('runc'), 'the other handler works on');
+
+    byHand.push(startByHand(stack, command));
+    await eventually('exec works again', () => execWorks('gvisor'), RECOVERY_MS);
+    assert.ok((await advertised()).includes('gvisor'));
+    assert.deepEqual((await observer.stop()).wrong, []);
+    await untouched();
+  });
+});
+
+/** The pid that an owner tells in its heartbeats. */
+async function servingPid({ stack }: FaultNode, owner: string): Promise<number> {
+  const { info } = await stack.cri.call('status', StatusRequest.fromPartial({ verbose: true }));
+  const owners = JSON.parse(info['owners'] ?? '[]') as { name: string; pid: number }[];
+  return owners.find(({ name }) => name === owner)?.pid ?? 0;
+}
