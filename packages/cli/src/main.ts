@@ -45,7 +45,11 @@ async function main(): Promise<number> {
     }
     if (isFailure(error)) console.error(`cribus: ${error.message}`);
     else if (error instanceof Error && isErrno(error, 'EACCES', 'EPERM')) {
-      console.error(`cribus: ${error.message}: this needs root; try it with sudo`);
+      const advice = process.geteuid?.() === 0 ? '' : ': this needs root; try it with sudo';
+      console.error(`cribus: ${error.message}${advice}`);
+    } else if (error instanceof Error && 'syscall' in error) {
+      // The system's own sentence names the call and the path.
+      console.error(`cribus: ${error.message}`);
     } else console.error(error);
     return 1;
   }

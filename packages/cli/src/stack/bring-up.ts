@@ -1,7 +1,9 @@
 // The way from a directory to a running stack: lock, ports, credentials, network, configuration,
 // parts. Used by `up`, and by whatever needs the stack for a moment.
 
+import { existsSync } from 'node:fs';
 import { chmod, mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Config } from '@cribus/chassis/config.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { isErrno } from '@cribus/host/errno.ts';
@@ -90,7 +92,7 @@ async function startAll(options: BringUpOptions, lock: UpLock): Promise<RunningS
 /** Containers and engines pass through run and state by path, so these can be entered, not listed. */
 export async function makeDirectories(stack: Stack): Promise<void> {
   const { run, state, etc, log } = stack.paths.roots;
-  if (stack.directory !== undefined) await mkdir(stack.directory, { recursive: true, mode: 0o755 });
+  if (stack.directory !== undefined) await makeWithParents(stack.directory);
   const modes = [
     { path: etc, mode: 0o755 },
     { path: run, mode: 0o711 },
@@ -100,6 +102,17 @@ export async function makeDirectories(stack: Stack): Promise<void> {
   for (const { path, mode } of modes) {
     await mkdir(path, { recursive: true, mode });
     if (path !== etc) await chmod(path, mode);
+  }
+}
+
+/** One by one: Node's own recursion never ends where making one says ENOENT, as below /proc. */
+async function makeWithParents(directory: string): Promise<void> {
+  const missing: string[] = [];
+  for (let path = directory; !existsSync(path); path = dirname(path)) missing.push(path);
+  for (const path of missing.reverse()) {
+    await mkdir(path, { mode: 0o755 }).catch((error: unknown) => {
+      if (!isErrno(error, 'EEXIST')) throw error;
+    });
   }
 }
 

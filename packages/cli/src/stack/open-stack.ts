@@ -32,7 +32,7 @@ export async function openStack(options: {
   readonly config: string | undefined;
 }): Promise<Stack> {
   const directory = options.root === undefined ? undefined : resolve(options.root);
-  if (directory !== undefined) refuseControlCharacters(directory);
+  if (directory !== undefined) refuseCharacters(directory);
   const file = options.config === undefined ? undefined : resolve(options.config);
   const config = await readConfig(file, directory);
   const paths = stackPaths(config.roots);
@@ -61,13 +61,15 @@ async function readConfig(file: string | undefined, directory: string | undefine
   return parseConfig(text?.toString('utf8') ?? '', { file: usual, directory });
 }
 
-function refuseControlCharacters(directory: string): void {
+function refuseCharacters(directory: string): void {
+  const refuse = (what: string) => {
+    throw new Failure('invalid_argument', `--root ${JSON.stringify(directory)}: ${what}`);
+  };
   // biome-ignore lint/suspicious/noControlCharactersInRegex: it is control characters we refuse.
-  if (!/[\x00-\x1f\x7f]/.test(directory)) return;
-  throw new Failure(
-    'invalid_argument',
-    `--root ${JSON.stringify(directory)}: the path must not contain control characters`,
-  );
+  if (/[\x00-\x1f\x7f]/.test(directory)) refuse('the path must not contain control characters');
+  // runc lists the namespaces that it joins with commas between them (libcontainer's nsenter), and
+  // runsc finds a sandbox's state by a file pattern.
+  if (/[,\\*?[]/.test(directory)) refuse('runc and runsc take no path that contains , \\ * ? or [');
 }
 
 function refuseLongSockets(config: Config, paths: StackPaths): void {

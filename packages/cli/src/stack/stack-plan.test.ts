@@ -162,6 +162,7 @@ describe('a stack', () => {
       await assert.rejects(open(`/${'x'.repeat(100)}`), /bytes longer than the 107/);
       await openStack({ root: `/${'x'.repeat(89)}`, config: undefined });
       await assert.rejects(open('/a\nb'), /control characters/);
+      await assert.rejects(open('/a,b'), /no path that contains , /);
       await assert.rejects(open('/r', join(directory, 'none')), /there is no such file/);
       const file = join(directory, 'c.toml');
       await writeFile(file, '[log]\nlevel = "loud"\n');

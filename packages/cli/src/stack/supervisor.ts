@@ -2,6 +2,7 @@
 // them all in order. What runs is recorded at every change, for an `up` that comes after a crash.
 
 import { closeSync } from 'node:fs';
+import { constants as osConstants } from 'node:os';
 import { join } from 'node:path';
 import type { Roots } from '@cribus/contracts/paths.ts';
 import { systemClock } from '@cribus/host/clock.ts';
@@ -163,8 +164,13 @@ function startPart(roots: Roots, plan: PartPlan): RunningPart {
 }
 
 function howItEnded(result: SpawnResult): string {
-  if (result.signal !== undefined) return `signal ${result.signal}`;
+  if (result.signal !== undefined) return `signal ${signalName(result.signal)}`;
   return `exit code ${result.exitCode}`;
+}
+
+function signalName(signal: number): string {
+  const row = Object.entries(osConstants.signals).find(([, number]) => number === signal);
+  return row?.[0] ?? String(signal);
 }
 
 /** A part that another process started: its exit code is not ours to learn. */
