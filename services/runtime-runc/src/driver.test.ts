@@ -6,6 +6,7 @@ describe("runc's and crun's words", () => {
   it('become failures that a caller can act on', () => {
     for (const [operation, output, kind] of [
       ['delete', 'container does not exist', 'not_found'],
+      ['delete', "cannot open directory '/e/x': No such file or directory", 'not_found'],
       ['kill', 'container not running', 'wrong_state'],
       ['exec', 'exec failed: exec: "x": executable file not found in $PATH', 'invalid_argument'],
       ['create', 'exec: "/x": stat /x: no such file or directory: unknown', 'invalid_argument'],

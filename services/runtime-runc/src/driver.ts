@@ -139,7 +139,10 @@ const WORDS: readonly (readonly [
   RegExp,
   'not_found' | 'wrong_state' | 'limit' | 'already_exists',
 ])[] = [
-  [/container does not exist|error opening file.*status|No such container/i, 'not_found'],
+  [
+    /container does not exist|error opening file.*status|cannot open directory.*No such file|No such container/i,
+    'not_found',
+  ],
   [
     /container not running|process already finished|cannot start|not in the created state/i,
     'wrong_state',
