@@ -3,10 +3,12 @@
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { freePort } from '@cribus/cli/tour/registry.ts';
 import {
   ContainerState,
   CreateContainerRequest,
   ListContainersRequest,
+  ListPodSandboxRequest,
   NamespaceMode,
   PodSandboxState,
   RunPodSandboxRequest,
@@ -14,7 +16,7 @@ import {
 import { describe, it } from 'mocha';
 import { fetchText } from './harness/http.ts';
 import { failureOf } from './harness/image-calls.ts';
-import { containerStatus, podConfig, shellContainer } from './harness/pods.ts';
+import { containerStatus, podConfig, runPod, shellContainer } from './harness/pods.ts';
 import { eventually, readLog } from './harness/stack.ts';
 import { HANDLERS, stackSuite } from './harness/suite.ts';
 
@@ -167,4 +169,85 @@ describe('the path of a pod', () => {
       await cri.call('stopPodSandbox', { podSandboxId });
     });
   }
+
+  it('lists pods by id, state and labels, and by a shortened id', async () => {
+    const { cri, stack } = suite;
+    const run = async (labels: Record<string, string>) => {
+      const config = await podConfig(stack, { labels });
+      const request = RunPodSandboxRequest.fromPartial({ config });
+      return (await cri.call('runPodSandbox', request)).podSandboxId;
+    };
+    const [one, two] = [await run({ app: 'a' }), await run({ app: 'b', tier: 'x' })];
+    await cri.call('stopPodSandbox', { podSandboxId: two });
+    const list = async (
+      filter: NonNullable<Parameters<typeof ListPodSandboxRequest.fromPartial>[0]>['filter'],
+    ) => {
+      const request = ListPodSandboxRequest.fromPartial({ filter });
+      return (await cri.call('listPodSandbox', request)).items.map(({ id }) => id);
+    };
+    assert.deepEqual((await list({})).sort(), [one, two].sort());
+    assert.deepEqual(await list({ id: one }), [one]);
+    assert.deepEqual(await list({ id: one.slice(0, 13) }), [one]);
+    assert.deepEqual(await list({ state: { state: PodSandboxState.SANDBOX_READY } }), [one]);
+    assert.deepEqual(await list({ state: { state: PodSandboxState.SANDBOX_NOTREADY } }), [two]);
+    assert.deepEqual(await list({ labelSelector: { app: 'b', tier: 'x' } }), [two]);
+    assert.deepEqual(await list({ labelSelector: { app: 'b' }, id: one }), []);
+  });
+
+  it('joins equal RunPodSandbox calls that run at once, with one sandbox and one address', async () => {
+    const { cri, stack } = suite;
+    const request = RunPodSandboxRequest.fromPartial({ config: await podConfig(stack) });
+    const answers = await Promise.all([1, 2, 3].map(() => cri.call('runPodSandbox', request)));
+    assert.equal(new Set(answers.map(({ podSandboxId }) => podSandboxId)).size, 1);
+    const { items } = await cri.call('listPodSandbox', ListPodSandboxRequest.fromPartial({}));
+    assert.equal(items.length, 1);
+  });
+
+  it('stops the containers of a pod with it, and removes a running pod with all of them', async () => {
+    const { cri, stack, image } = suite;
+    for (const handler of HANDLERS) {
+      const pod = await runPod(stack, { image, script: WEB, handler });
+      await cri.call('stopPodSandbox', { podSandboxId: pod.podId });
+      const { state } = await containerStatus(cri, pod.containerId);
+      assert.equal(state, ContainerState.CONTAINER_EXITED, handler);
+      const running = await runPod(stack, { image, script: WEB, handler });
+      await cri.call('removePodSandbox', { podSandboxId: running.podId });
+      await failureOf(containerStatus(cri, running.containerId), {
+        code: 'NOT_FOUND',
+        message: new RegExp(running.containerId),
+      });
+    }
+  });
+
+  it('answers at a hostPort on 127.0.0.1 and on the pod IP, and no more once the pod is stopped', async () => {
+    const { stack, cri, image } = suite;
+    const hostPort = await freePort();
+    const pod = await runPod(stack, {
+      image,
+      script: WEB,
+      pod: { portMappings: [{ containerPort: 8080, hostPort }] },
+    });
+    for (const url of [`http://127.0.0.1:${hostPort}/`, `http://${pod.ip}:8080/`]) {
+      assert.match(await eventually(url, () => fetchText(url)), /hello from a pod/);
+    }
+    await cri.call('stopPodSandbox', { podSandboxId: pod.podId });
+    await assert.rejects(fetchText(`http://127.0.0.1:${hostPort}/`));
+    const next = await runPod(stack, {
+      image,
+      script: WEB,
+      pod: { portMappings: [{ containerPort: 8080, hostPort }] },
+    });
+    assert.notEqual(next.ip, '');
+  });
+
+  it('gives no host port where host_port is 0', async () => {
+    const { stack, image } = suite;
+    const pod = await runPod(stack, {
+      image,
+      script: WEB,
+      pod: { portMappings: [{ containerPort: 8080, hostPort: 0 }] },
+    });
+    const url = `http://${pod.ip}:8080/`;
+    assert.match(await eventually(url, () => fetchText(url)), /hello from a pod/);
+  });
 });
