@@ -6,25 +6,27 @@ import { join } from 'node:path';
 import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { containerPaths } from '@cribus/contracts/paths.ts';
 import { IMAGE_SERVICE, subjectToken } from '@cribus/contracts/subjects.ts';
-import { listDirectory, readFileIfExists, removeTree } from '@cribus/host/files.ts';
+import { listDirectory, removeTree } from '@cribus/host/files.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
-import { bootId, identify, isAlive, signalProcess } from '@cribus/host/processes.ts';
+import { bootId } from '@cribus/host/processes.ts';
 import { EXIT_CODE_UNKNOWN } from './exits.ts';
-import { isLive } from './phases.ts';
+import { killOrphan } from './orphans.ts';
+import { isLive, keepAsUnknown } from './phases.ts';
 import { takeAway } from './remove-container.ts';
 import type { Worker } from './worker.ts';
 
 const REPAIR_BUDGET_MS = 60_000;
 
-/** Repairs every record; those whose repair fails stay, and are tried again at the next start. */
+/** Repairs every record; one whose repair fails stays, listed, until it is removed. */
 export async function adoptContainers(worker: Worker): Promise<void> {
   const { log } = worker.service;
   const { corrupt } = await worker.store.load();
   for (const id of corrupt) log.error({ container: id }, 'a record could not be read');
   await Promise.all(
     worker.store.all().map((record) =>
-      adoptOne(worker, record).catch((error: unknown) => {
+      adoptOne(worker, record).catch(async (error: unknown) => {
         log.error({ container: record.id, error: String(error) }, 'a record could not be repaired');
+        await keepAsUnknown(worker, record.id, { why: 'it was half made', error });
       }),
     ),
   );
@@ -87,7 +89,7 @@ async function finishRemoval(worker: Worker, record: ContainerRecord): Promise<v
     subjectToken(worker.handler),
     record.id,
   );
-  await killOrphan(worker, record.id);
+  await killOrphan(worker, record.id, signal);
   await takeAway(worker, record, signal);
   if (!record.sandboxProcess)
     worker.service.background(`lease ${record.id}`, endLease(worker, record.id));
@@ -114,23 +116,6 @@ async function endLease(worker: Worker, id: string): Promise<void> {
   }
 }
 
-/** By pid files: a half-made container's record does not know its processes yet. */
-async function killOrphan(worker: Worker, id: string): Promise<void> {
-  const places = containerPaths(worker.service.config.roots, subjectToken(worker.handler), id);
-  await worker.engine.kill(id, '9', worker.service.clock.timeout(REPAIR_BUDGET_MS));
-  const text = (await readFileIfExists(places.monitorPidFile))?.toString('utf8').trim() ?? '';
-  const monitor = /^\d+$/.test(text) ? identify(Number(text)) : undefined;
-  if (monitor === undefined || !(await isOurs(monitor.pid, places.bundle))) return;
-  signalProcess(monitor, 'SIGKILL');
-  while (isAlive(monitor)) await worker.service.clock.sleep(5);
-}
-
-/** The pid may be another's by now: conmon's command line names the bundle. */
-async function isOurs(pid: number, bundle: string): Promise<boolean> {
-  const line = (await readFileIfExists(`/proc/${pid}/cmdline`))?.toString('utf8') ?? '';
-  return line.split('\0').includes(bundle);
-}
-
 /** Names in the handler's run directory that are not containers. */
 const CONTAINER_ID = /^[0-9a-f]{64}$/;
 
@@ -142,15 +127,14 @@ async function sweep(worker: Worker, corrupt: ReadonlySet<string>): Promise<void
   for (const id of ids) {
     if (!CONTAINER_ID.test(id) || worker.store.get(id) !== undefined || corrupt.has(id)) continue;
     worker.service.log.warn({ container: id }, 'a container without a record is swept');
+    const signal = worker.service.clock.timeout(REPAIR_BUDGET_MS);
     try {
-      await killOrphan(worker, id);
-      await takeAway(
-        worker,
-        { id, cgroupPath: '' },
-        worker.service.clock.timeout(REPAIR_BUDGET_MS),
-      );
+      await killOrphan(worker, id, signal);
+      await takeAway(worker, { id, cgroupPath: '' }, signal);
       const places = containerPaths(worker.service.config.roots, subjectToken(worker.handler), id);
       unmountTree(places.bundle);
+      // Taken before the record was written.
+      worker.service.background(`lease ${id}`, endLease(worker, id));
       await removeTree(places.directory);
     } catch (error) {
       worker.service.log.error({ container: id, error: String(error) }, 'the sweep failed');

@@ -1,5 +1,6 @@
 // A bundle with a config.json becomes a created process under a monitor.
 
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
@@ -55,6 +56,12 @@ export async function createByMonitor(
       ),
   );
   if (outcome.kind === 'failed') {
+    const { enginePath } = worker.driver;
+    if (!existsSync(enginePath)) {
+      throw new Failure('unavailable', `${enginePath} is not there any more`, {
+        stage: 'engine create',
+      });
+    }
     throw worker.driver.classify('create', { exitCode: undefined, output: outcome.message });
   }
   const process = identify(outcome.pid);

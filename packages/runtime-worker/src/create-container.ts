@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { dirname, isAbsolute, join, normalize } from 'node:path';
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
-import { type Rollback, withRollback } from '@cribus/chassis/rollback.ts';
+import type { Rollback } from '@cribus/chassis/rollback.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import {
   ContainerPhase,
@@ -25,6 +25,7 @@ import { mountOverlay } from '@cribus/host/mounts.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
 import { cgroupsPath, writeContainerSpec } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
+import { makeOrUndo } from './make-or-undo.ts';
 import { takeAway } from './remove-container.ts';
 import { placesOf, stamp, type Worker } from './worker.ts';
 
@@ -121,44 +122,38 @@ interface Order {
 }
 
 async function build(worker: Worker, order: Order): Promise<string> {
+  return await makeOrUndo(worker, order, (rollback) => make(worker, order, rollback));
+}
+
+async function make(worker: Worker, order: Order, rollback: Rollback): Promise<string> {
   const { id, context } = order;
-  return await withRollback(
-    {
-      log: context.log,
-      onUndoFailed: (step) => {
-        context.log.error({ container: id, step }, 'an undo failed; the record stays');
-      },
-    },
-    async (rollback) => {
-      const sources = await gather(worker, order, rollback);
-      const record = await reserve(worker, { ...order, ...sources }, rollback);
-      await prepareFiles(worker, record);
-      const built = await writeContainerSpec(worker, { record, ...sources, facts: order.facts });
-      for (const note of built.notes) context.log.info({ container: id }, note);
-      const created = await createByMonitor(worker, record, {
-        terminal: record.config?.tty === true,
-        engineArgs: built.engineArgs,
-        signal: context.signal,
-      });
-      const after = await worker.changes.apply(
-        id,
-        () => ({
-          phase: ContainerPhase.CREATED,
-          ...created,
-          mounts: [...built.mounts],
-          user: built.user,
-          stopSignal: built.stopSignal,
-          operation: stamp(worker, 'create-container', context),
-        }),
-        { changed: context.changed },
-      );
-      if (after !== undefined) worker.exits.watch(after);
-      if (worker.fenced.has(record.sandboxId)) {
-        throw new Failure('wrong_state', `sandbox ${record.sandboxId} is being stopped`);
-      }
-      return id;
-    },
+  const sources = await gather(worker, order, rollback);
+  const record = await reserve(worker, { ...order, ...sources }, rollback);
+  await prepareFiles(worker, record);
+  const built = await writeContainerSpec(worker, { record, ...sources, facts: order.facts });
+  for (const note of built.notes) context.log.info({ container: id }, note);
+  const created = await createByMonitor(worker, record, {
+    terminal: record.config?.tty === true,
+    engineArgs: built.engineArgs,
+    signal: context.signal,
+  });
+  const after = await worker.changes.apply(
+    id,
+    () => ({
+      phase: ContainerPhase.CREATED,
+      ...created,
+      mounts: [...built.mounts],
+      user: built.user,
+      stopSignal: built.stopSignal,
+      operation: stamp(worker, 'create-container', context),
+    }),
+    { changed: context.changed },
   );
+  if (after !== undefined) worker.exits.watch(after);
+  if (worker.fenced.has(record.sandboxId)) {
+    throw new Failure('wrong_state', `sandbox ${record.sandboxId} is being stopped`);
+  }
+  return id;
 }
 
 interface Sources {
@@ -171,13 +166,22 @@ interface Sources {
 /** Sandbox and image at the same time; both are awaited, so that an undo follows what it undoes. */
 async function gather(worker: Worker, order: Order, rollback: Rollback): Promise<Sources> {
   const { id, request, context } = order;
+  const { directory } = placesOf(worker, id);
+  rollback.add('remove its directory', async () => {
+    if (worker.store.get(id) === undefined) await removeTree(directory);
+  });
+  // Before the lease: a start after a crash finds the directory, and ends a lease of this id.
+  await mkdir(directory, { recursive: true, mode: 0o700 });
   const endLease = (signal: AbortSignal) =>
     context.ask(
       'end-lease',
       { leaseId: id },
       { owner: IMAGE_SERVICE, operationId: `${id}.end-lease`, signal },
     );
-  rollback.add('end the lease', async (signal) => void (await endLease(signal)));
+  rollback.add('end the lease', async (signal) => {
+    // What could not be taken away may still have the layers mounted: its removal ends the lease.
+    if (worker.store.get(id) === undefined) await endLease(signal);
+  });
   const [sandboxAnswer, lease] = await Promise.allSettled([
     context.ask('get-sandbox', { podSandboxId: request.podSandboxId }, { owner: SANDBOX_MANAGER }),
     context.ask(
@@ -242,16 +246,13 @@ async function reserve(
     podName: sandboxConfig.metadata?.name ?? '',
     podNamespace: sandboxConfig.metadata?.namespace ?? '',
   });
-  const places = placesOf(worker, id);
   rollback.add('take the container away', async (signal) => {
     await worker.lifecycle.run(id, async () => {
       const now = worker.store.get(id);
       await discard(worker, now ?? record, signal);
       if (now !== undefined) await worker.store.remove(id, { changed: context.changed });
-      await removeTree(places.directory);
     });
   });
-  await mkdir(places.directory, { recursive: true, mode: 0o700 });
   return await worker.store.put(record, { changed: context.changed });
 }
 

@@ -3,10 +3,12 @@
 
 import { rm } from 'node:fs/promises';
 import type { Metrics } from '@cribus/chassis/metrics.ts';
-import { isFailure } from '@cribus/contracts/failure.ts';
+import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
+import { isErrno } from '@cribus/host/errno.ts';
 import { readFileIfExists } from '@cribus/host/files.ts';
 import { run } from '@cribus/host/spawn.ts';
+import { absentEngine } from './absent-engine.ts';
 import type { EngineOperation, RuntimeDriver } from './driver.ts';
 import { below } from './process-tree.ts';
 
@@ -96,9 +98,15 @@ export interface EngineOptions {
   readonly metrics: Pick<Metrics, 'timed'>;
 }
 
-/** Makes the engine of a driver. Failures are the driver's `classify`. */
+/**
+ * Makes the engine of a driver. Failures are the driver's `classify`; unavailable where the engine
+ * can't be started.
+ */
 export function createEngine(options: EngineOptions): Engine {
   const { driver } = options;
+  if (driver.unavailable !== undefined) {
+    return absentEngine({ root: options.root, command: driver.command, why: driver.unavailable });
+  }
   const front = globalArgv(driver, options);
   const argv: Engine['argv'] = (operation, args) => [...front, operation, ...args];
 
@@ -111,6 +119,8 @@ export function createEngine(options: EngineOptions): Engine {
           operation === 'wait'
             ? signal
             : AbortSignal.any([signal, options.clock.timeout(COMMAND_BUDGET_MS)]),
+      }).catch((error: unknown) => {
+        throw notStarted(error, operation);
       });
       if (result.exitCode === 0) return result.stdout.toString('utf8');
       const output = result.stderr.toString('utf8').trim() || result.stdout.toString('utf8').trim();
@@ -151,6 +161,13 @@ export function createEngine(options: EngineOptions): Engine {
         throw error;
       }),
   };
+}
+
+/** An engine that was taken away while we run is no bug of ours. */
+function notStarted(error: unknown, operation: EngineOperation): unknown {
+  if (!(error instanceof Error) || !isErrno(error, 'ENOENT', 'EACCES')) return error;
+  const details = { stage: `engine ${operation}`, cause: error };
+  return new Failure('unavailable', error.message, details);
 }
 
 function orFalseWhenGone(error: unknown): false {

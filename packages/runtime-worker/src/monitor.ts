@@ -8,7 +8,7 @@ import { basename, dirname, join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { CgroupHost } from '@cribus/host/cgroups.ts';
 import { createPipe } from '@cribus/host/pipes.ts';
-import { identify, type ProcessIdentity } from '@cribus/host/processes.ts';
+import { identify, type ProcessIdentity, signalProcess } from '@cribus/host/processes.ts';
 import { spawn } from '@cribus/host/spawn.ts';
 
 export interface MonitorOptions {
@@ -156,7 +156,7 @@ async function converse(
     }
     return { monitor: monitor ?? { pid, startTimeTicks: 0n, bootId: '' }, outcome };
   } catch (error) {
-    if (io.signal.aborted) process.kill(pid, 'SIGKILL');
+    if (io.signal.aborted && monitor !== undefined) signalProcess(monitor, 'SIGKILL');
     throw error;
   }
 }

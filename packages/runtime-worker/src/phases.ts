@@ -13,7 +13,7 @@ import {
 //      │            └───────────────────────▲           ▲
 //      └── undone, or after a crash ────────────────────┘
 //
-// UNKNOWN is what an undo that failed leaves: it can only be removed.
+// UNKNOWN is what an undo that failed leaves: it can only be stopped and removed.
 const NEXT: Readonly<Record<ContainerPhase, readonly ContainerPhase[]>> = {
   [ContainerPhase.CREATING]: [
     ContainerPhase.CREATED,
@@ -85,4 +85,26 @@ export function createChanges(store: RecordStore<ContainerRecord>, lock: KeyedLo
         return await store.put(next, options);
       }),
   };
+}
+
+/** What an undo could not take away: listed with the reason, and to be removed by its caller. */
+export async function keepAsUnknown(
+  worker: { readonly changes: Changes },
+  id: string,
+  options: { readonly why: string; readonly error: unknown; readonly changed?: ObjectReport[] },
+): Promise<void> {
+  const { why, error, changed } = options;
+  const said = error instanceof Error ? error.message : String(error);
+  await worker.changes.apply(
+    id,
+    ({ phase }) =>
+      phase === ContainerPhase.CREATING || phase === ContainerPhase.CREATED
+        ? {
+            phase: ContainerPhase.UNKNOWN,
+            reason: 'NotUndone',
+            message: `${why} and could not be undone: ${said}`,
+          }
+        : undefined,
+    changed === undefined ? {} : { changed },
+  );
 }

@@ -24,7 +24,8 @@ export function removeContainer(worker: Worker): VerbHandler<'remove-container'>
 /** Removes a container or a sandbox's process, whatever state it is in. */
 export async function removeOne(worker: Worker, id: string, context: VerbContext): Promise<void> {
   const now = worker.store.get(id);
-  if (now !== undefined && isLive(now)) await stopOne(worker, id, { graceMs: 0, context });
+  const mayRun = now !== undefined && (isLive(now) || now.phase === ContainerPhase.UNKNOWN);
+  if (mayRun) await stopOne(worker, id, { graceMs: 0, context });
   await worker.lifecycle.run(id, async () => {
     const record = await worker.changes.apply(
       id,

@@ -33,7 +33,9 @@ export async function signalContainer(
   options: { readonly name: string; readonly signal: AbortSignal },
 ): Promise<boolean> {
   const number = signalNumber(options.name) ?? constants.signals.SIGTERM;
-  if (worker.driver.signalBy === 'engine') {
+  // A sandbox's process is one of the host's, and can be killed without its engine.
+  const byProcess = record.sandboxProcess && worker.driver.unavailable !== undefined;
+  if (worker.driver.signalBy === 'engine' && !byProcess) {
     return await worker.engine.kill(record.id, String(number), options.signal);
   }
   return record.process !== undefined && signalProcess(record.process, number);

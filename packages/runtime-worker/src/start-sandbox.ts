@@ -6,7 +6,6 @@ import { constants } from 'node:fs';
 import { copyFile, mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
-import { withRollback } from '@cribus/chassis/rollback.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { NamespaceMode } from '@cribus/contracts/gen/cri/v1/api.ts';
 import {
@@ -23,6 +22,7 @@ import type { HostFacts } from '@cribus/oci/spec-input.ts';
 import { cgroupsPath } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
 import { CONTAINER_RECORD_FORMAT, discard } from './create-container.ts';
+import { makeOrUndo } from './make-or-undo.ts';
 import { removeOne } from './remove-container.ts';
 import { placesOf, stamp, type Worker } from './worker.ts';
 
@@ -67,7 +67,7 @@ async function build(worker: Worker, order: Order) {
   const { sandbox, context } = order;
   const { id } = sandbox;
   const places = placesOf(worker, id);
-  return await withRollback({ log: context.log }, async (rollback) => {
+  return await makeOrUndo(worker, { id, context }, async (rollback) => {
     const record = newRecord(worker, order);
     rollback.add('take the sandbox process away', async (signal) => {
       await discard(worker, worker.store.get(id) ?? record, signal);

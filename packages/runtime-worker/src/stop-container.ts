@@ -5,6 +5,7 @@ import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
 import { addChanged } from '@cribus/chassis/records.ts';
 import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
 import { diedWithItsSandbox, EXIT_CODE_KILLED } from './exits.ts';
+import { killOrphan } from './orphans.ts';
 import { isLive } from './phases.ts';
 import { signalContainer } from './signals.ts';
 import type { Worker } from './worker.ts';
@@ -41,6 +42,7 @@ export async function stopOne(worker: Worker, id: string, options: StopOptions):
       { changed: context.changed },
     ),
   );
+  if (record?.phase === ContainerPhase.UNKNOWN) await endUnknown(worker, id, context);
   if (record === undefined || !isLive(record)) return;
   const joined = joinStop(worker, id, options.graceMs);
   try {
@@ -56,6 +58,21 @@ export async function stopOne(worker: Worker, id: string, options: StopOptions):
     joined.leave();
   }
   reportAfter(worker, id, context);
+}
+
+/** Nobody watches it: whatever it has of processes is killed, and then it has ended. */
+async function endUnknown(worker: Worker, id: string, context: VerbContext): Promise<void> {
+  await worker.lifecycle.run(id, async () => {
+    await killOrphan(worker, id, context.signal);
+    await worker.exits.awaitStopped(id, context.signal);
+    const finishedAtNs = worker.service.clock.nowNs();
+    const end = { phase: ContainerPhase.EXITED, exitCode: EXIT_CODE_KILLED, finishedAtNs };
+    await worker.changes.apply(
+      id,
+      ({ phase }) => (phase === ContainerPhase.UNKNOWN ? end : undefined),
+      { changed: context.changed },
+    );
+  });
 }
 
 /** The stops of one container share a kill time; an earlier one hurries those that wait. */
