@@ -133,6 +133,8 @@ async function pullOnce(
   let leftovers = false;
   try {
     const { image, digest } = await fetchImage(deps, pull);
+    // The record is on the disk as soon as it is written, and promises its layers.
+    await store.layers.persist(image.layers.map(({ name }) => name));
     const changed: ObjectReport[] = [];
     const record = await store.exclusively(() =>
       store.addImage(image, { reference, digest, changed }),

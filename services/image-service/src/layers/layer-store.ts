@@ -2,7 +2,7 @@
 // an image, a lease or a running pull names it.
 
 import { randomUUID } from 'node:crypto';
-import { access, mkdir, rename } from 'node:fs/promises';
+import { access, mkdir, open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from '@cribus/chassis/log.ts';
 import { isErrno } from '@cribus/host/errno.ts';
@@ -13,6 +13,7 @@ import {
   removeTree,
   writeFileAtomic,
 } from '@cribus/host/files.ts';
+import { syncFilesystem } from '@cribus/host/jail.ts';
 import type { ImagePaths } from '../image-paths.ts';
 
 export interface LayerStore {
@@ -27,6 +28,11 @@ export interface LayerStore {
   /** Directories that a layer's entries lie in without having one of their own; parents first. */
   impliedDirectories(name: string): Promise<readonly string[]>;
   release(names: readonly string[]): void;
+  /**
+   * Returns when a power cut would leave these layers whole: one syncfs for those that were unpacked
+   * since the last, where a sync of each file would cost more than the pull.
+   */
+  persist(names: readonly string[]): Promise<void>;
   /** Moves the layers that nobody needs to the trash. Call it under the lock that grants leases. */
   collect(needed: ReadonlySet<string>): Promise<void>;
   /** Deletes what is in the trash, and in ingest what no pull works on. */
@@ -53,6 +59,7 @@ export function createLayerStore(options: {
   const pending = new Map<string, Promise<string>>();
   const holds = new Map<string, number>();
   const ingesting = new Set<string>();
+  const unsynced = new Set<string>();
   const sizes = new Map<string, { readonly bytes: bigint; readonly inodes: bigint }>();
 
   function hold(name: string): string {
@@ -75,6 +82,7 @@ export function createLayerStore(options: {
         await writeFileAtomic(paths.impliedOf(name), Buffer.from(JSON.stringify(implied)));
       }
       await rename(directory, join(paths.layers, name));
+      unsynced.add(name);
       byDiffId.set(diffId, name);
       return name;
     } catch (error) {
@@ -129,6 +137,18 @@ export function createLayerStore(options: {
       }
     },
 
+    async persist(names) {
+      const waiting = names.filter((name) => unsynced.has(name));
+      if (waiting.length === 0) return;
+      const directory = await open(paths.layers);
+      try {
+        await syncFilesystem(directory.fd);
+      } finally {
+        await directory.close();
+      }
+      for (const name of waiting) unsynced.delete(name);
+    },
+
     async impliedDirectories(name) {
       const json = await readFileIfExists(paths.impliedOf(name));
       return json === undefined ? [] : (JSON.parse(json.toString('utf8')) as string[]);
@@ -141,6 +161,7 @@ export function createLayerStore(options: {
           if (known === name) byDiffId.delete(diffId);
         }
         sizes.delete(name);
+        unsynced.delete(name);
         await mkdir(paths.trash, { recursive: true, mode: 0o700 });
         await rename(join(paths.layers, name), join(paths.trash, `${name}.${randomUUID()}`));
         await removeTree(paths.impliedOf(name));
