@@ -11,6 +11,7 @@ import { observeAsks } from './bus/observe-asks.ts';
 import { type Bus, connectBus } from './bus.ts';
 import { type Config, parseConfig } from './config.ts';
 import { startHealth } from './health.ts';
+import { keepMemorySmall } from './idle-memory.ts';
 import { createLogger, type Logger } from './log.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { createMirror, type StateMirror } from './mirror.ts';
@@ -232,6 +233,7 @@ async function connectAndStart(
   observeConnections(service);
   await start(service);
   run.checks.set('started', () => true);
+  service.background('memory', keepMemorySmall(clock, stopping.signal));
   log.info({}, 'started');
 }
 

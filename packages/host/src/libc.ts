@@ -59,6 +59,7 @@ export interface Libc {
   posix_spawnattr_setsigdefault(attributes: Uint8Array, set: Uint8Array): number;
   posix_spawnattr_setsigmask(attributes: Uint8Array, set: Uint8Array): number;
   sigfillset(set: Uint8Array): number;
+  malloc_trim(padBytes: number): number;
 }
 
 const DECLARATIONS: readonly string[] = [
@@ -94,6 +95,7 @@ const DECLARATIONS: readonly string[] = [
   'int posix_spawnattr_setsigdefault(void *, void *)',
   'int posix_spawnattr_setsigmask(void *, void *)',
   'int sigfillset(void *)',
+  'int malloc_trim(size_t)',
 ];
 
 let loaded: Libc | undefined;

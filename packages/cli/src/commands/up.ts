@@ -1,5 +1,6 @@
 // `cribus up`: brings the stack up, keeps it up, and takes it down again in order.
 
+import { keepMemorySmall } from '@cribus/chassis/idle-memory.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import type { Invocation } from '../arguments.ts';
@@ -34,6 +35,7 @@ export async function runUp(invocation: Invocation): Promise<number> {
     if (tour) await showTour(stack, running, signals.first);
     if (tour && !signals.first.aborted)
       say(`Serving CRI until Ctrl-C; logs in ${running.config.roots.log}`);
+    await keepMemorySmall(systemClock, signals.first).catch(() => undefined);
     await untilAborted(signals.first);
   } finally {
     await end({ invocation, stack, running, signals, say });

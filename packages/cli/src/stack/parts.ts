@@ -84,11 +84,17 @@ export async function planParts(sources: PartSources): Promise<PartPlan[]> {
         ...{ name, command: process.execPath, env, version: VERSION },
         args: [...NODE_FLAGS, bundle, '--config', servicesConfig.file],
         healthPort: sources.metricsPorts[name] ?? 0,
-        content: `${servicesConfig.text}\0${await readFile(bundle, 'utf8')}`,
+        content: `${servicesConfig.text}\0${await fileDigest(bundle)}`,
       }),
     );
   }
   return plans;
+}
+
+async function fileDigest(file: string): Promise<string> {
+  return createHash('sha256')
+    .update(await readFile(file))
+    .digest('hex');
 }
 
 function complete(plan: Omit<PartPlan, 'fingerprint'> & { readonly content: string }): PartPlan {
