@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { readdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, it } from 'mocha';
 import {
   commandLine,
   identify,
   isAlive,
+  listByEnvironment,
   listPids,
   signalProcess,
   waitForExit,
@@ -35,6 +38,27 @@ describe('processes', () => {
     assert.equal(identify(child.pid), undefined);
     assert.equal(signalProcess(identity, 'SIGKILL'), false);
     assert.deepEqual(commandLine(child.pid), []);
+  });
+
+  it('finds a process, and what it started, by a variable of their environment', async () => {
+    const value = randomUUID();
+    const child = spawn({
+      command: 'sh',
+      args: ['-c', 'sleep 64 & wait'],
+      env: { PATH: process.env['PATH'] ?? '', CRIBUS_TEST: value },
+      stdout: 'null',
+      stderr: 'null',
+    });
+    let found = listByEnvironment('CRIBUS_TEST', value);
+    while (found.length < 2) {
+      await sleep(5);
+      found = listByEnvironment('CRIBUS_TEST', value);
+    }
+    assert.ok(found.some(({ pid }) => pid === child.pid));
+    for (const identity of found) signalProcess(identity, 'SIGKILL');
+    await child.exited;
+    for (const identity of found) await waitForExit(identity, AbortSignal.timeout(5_000));
+    assert.deepEqual(listByEnvironment('CRIBUS_TEST', value), []);
   });
 
   it('calls back once for each that ends or is gone, never for a closed one', async () => {

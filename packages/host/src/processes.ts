@@ -188,6 +188,24 @@ export function listPids(): number[] {
     .map(Number);
 }
 
+/** All living processes whose environment, as they were started, has this variable and value. */
+export function listByEnvironment(name: string, value: string): ProcessIdentity[] {
+  const wanted = `${name}=${value}`;
+  return listPids()
+    .filter((pid) => environment(pid).includes(wanted))
+    .flatMap((pid) => identify(pid) ?? []);
+}
+
+/** Empty for one that is gone, or not ours to look into. */
+function environment(pid: number): string[] {
+  try {
+    return readProc(`/proc/${pid}/environ`).split('\0');
+  } catch (error) {
+    if (isErrno(error, 'EACCES', 'EPERM')) return [];
+    throw error;
+  }
+}
+
 /** The NUL-separated command line of a process; empty when it is gone. */
 export function commandLine(pid: number): string[] {
   const text = readProc(`/proc/${pid}/cmdline`);

@@ -14,10 +14,14 @@ import { unmountTree } from '@cribus/host/mounts.ts';
 import { isNamespacePin } from '@cribus/host/namespaces.ts';
 import { bootId, isAlive } from '@cribus/host/processes.ts';
 import { networkIntent } from './network/attachment.ts';
+import { endOrphanedPlugins } from './network/orphans.ts';
 import { backgroundCaller, type SandboxDeps } from './sandbox-deps.ts';
 import { updateSandbox } from './sandbox-update.ts';
 import { SANDBOX_FORMAT } from './set-up.ts';
 import { detached, detachNetwork } from './tear-down.ts';
+
+/** Killed processes end at once, or hang in the kernel. */
+const ORPHANS_BUDGET_MS = 2_000;
 
 /** What a record's sandbox needs at start. */
 export type Repair =
@@ -78,6 +82,10 @@ export async function repairSandboxes(
       const change = () => ({ phase: SandboxPhase.NOTREADY, reason });
       await updateSandbox(deps, { id: record.id, change });
     } else if (repair.kind === 'remove' && record.phase !== SandboxPhase.REMOVING) {
+      const signal = deps.service.clock.timeout(ORPHANS_BUDGET_MS);
+      await endOrphanedPlugins(record.id, signal).catch((error: unknown) => {
+        deps.service.log.warn({ ...fields, error }, 'a network plugin runs on without a manager');
+      });
       const reason = 'the sandbox manager ended while it was made';
       const change = () => ({ phase: SandboxPhase.REMOVING, reason });
       await updateSandbox(deps, { id: record.id, change });
