@@ -53,6 +53,7 @@ export function assembleDeps(
     },
     podCidr: openPodCidr(`${own.directory}/pod-cidr`),
     cgroups: detectCgroups(),
+    handlers: new Set(Object.keys(config.runtimes.handlers)),
     earlyExits: new Map(),
   };
 }

@@ -24,6 +24,8 @@ export interface SandboxDeps {
   readonly attachment: AttachmentDeps;
   readonly podCidr: PodCidr;
   readonly cgroups: CgroupHost;
+  /** Configured ones, and those whose worker announced itself later. */
+  readonly handlers: Set<string>;
   /** Sandboxes whose process ended before they were READY, with the reason. */
   readonly earlyExits: Map<string, string>;
 }

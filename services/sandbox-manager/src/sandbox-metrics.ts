@@ -11,17 +11,16 @@ const STATES: Readonly<Record<SandboxPhase, string>> = {
   [SandboxPhase.REMOVING]: 'removing',
 };
 
-/** Every state of every configured handler is there from the start, so that graphs have no gaps. */
+/** Every state of every known handler is there from the start, so that graphs have no gaps. */
 export function observeSandboxes(deps: SandboxDeps): void {
-  const { metrics, config } = deps.service;
-  const handlers = Object.keys(config.runtimes.handlers);
+  const { metrics } = deps.service;
   metrics.gauge(
     'cribus_sandboxes',
     'Sandboxes by handler and state.',
     ['handler', 'state'],
     (gauge) => {
       gauge.reset();
-      for (const handler of handlers) {
+      for (const handler of deps.handlers) {
         for (const state of Object.values(STATES)) gauge.set({ handler, state }, 0);
       }
       for (const { handler, phase } of deps.store.all()) {

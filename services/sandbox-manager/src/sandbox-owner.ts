@@ -65,6 +65,7 @@ export async function startSandboxManager(service: Service): Promise<void> {
   const resumption = createResumption(deps);
   service.bus.subscribe({
     onOwner: (status) => {
+      if (status.handler !== undefined) deps.handlers.add(status.handler.name);
       if (!status.stopping) resumption.resume(status.owner);
     },
     signal: service.stopping,

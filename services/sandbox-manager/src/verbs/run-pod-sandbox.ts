@@ -13,11 +13,8 @@ const ID_BYTES = 32;
 
 export function runPodSandbox(deps: SandboxDeps): VerbHandler<'run-pod-sandbox'> {
   const { config } = deps.service;
-  const facts = {
-    handlers: Object.keys(config.runtimes.handlers),
-    cgroupDriver: config.cgroups.driver,
-  };
   return async (request, context) => {
+    const facts = { handlers: [...deps.handlers], cgroupDriver: config.cgroups.driver };
     const plan = planSandbox(request, facts);
     const { operationId, requestHash, signal, changed } = context;
     const claim = { key: plan.key, operationId, requestHash, signal };
