@@ -71,7 +71,7 @@ export function createMetrics(service: string): Metrics {
   };
   const seconds = metrics.histogram(
     'cribus_operation_seconds',
-    'Duration of an operation on the host: an engine command, a CNI call, a mount.',
+    'Duration of an operation outside us: an engine command, a CNI call, a mount, a registry request.',
     ['kind', 'operation', 'outcome'],
   );
   return metrics;

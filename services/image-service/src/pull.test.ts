@@ -248,6 +248,15 @@ describe('pulling an image', () => {
       'kubelet_reason',
       () => answering('', () => {}),
     ],
+    [
+      'a manifest that stops in its middle',
+      /^RegistryUnavailable: .*no byte for 2 s/,
+      'kubelet_reason',
+      () =>
+        answering('/manifests/', (_range, response) => {
+          response.writeHead(200, { 'content-length': 1000 }).write('{');
+        }),
+    ],
   ];
   for (const [what, message, kind, intercept] of faults) {
     it(`fails at ${what} as ${kind}, and leaves nothing`, async () => {

@@ -118,6 +118,7 @@ async function pullOnce(
     hosts: await hostsOf(certs_dir, reference.registry),
     idleTimeoutMs: progress_timeout_s * 1000,
     clock: service.clock,
+    metrics: service.metrics,
   });
   const failed = new AbortController();
   const signal = AbortSignal.any([request.signal, failed.signal]);

@@ -10,6 +10,7 @@ import {
 } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { rootCertificates } from 'node:tls';
+import { Failure } from '@cribus/contracts/failure.ts';
 import type { RegistryHost } from './hosts-file.ts';
 
 export interface Exchange {
@@ -23,6 +24,8 @@ export interface Exchange {
 export interface Transport {
   /** Resolves with the answer's head; redirects are followed, each dropping secrets at a new host. */
   exchange(exchange: Exchange): Promise<IncomingMessage>;
+  /** How long a peer may be silent. */
+  readonly idleTimeoutMs: number;
   close(): void;
 }
 
@@ -31,6 +34,20 @@ export class Stalled extends Error {
   override readonly name = 'Stalled';
 }
 
+/** An answer that is no success; `retryAfterMs` is what the server asks us to wait. */
+export class UnexpectedStatus extends Error {
+  override readonly name = 'UnexpectedStatus';
+  readonly status: number;
+  readonly retryAfterMs: number;
+  constructor(status: number, retryAfter: number) {
+    super(`status ${status}`);
+    this.status = status;
+    this.retryAfterMs = retryAfter;
+  }
+}
+
+/** A registry's JSON answer to an error or for a token. */
+const SMALL_BODY_BYTES_MAX = 1024 * 1024;
 const REDIRECTS_MAX = 10;
 const CONNECTIONS_MAX = 16;
 /** Debian's and most others' bundle; Node's own list lacks what an operator added there. */
@@ -54,6 +71,7 @@ export function createTransport(host: RegistryHost, idleTimeoutMs: number): Tran
     return secure;
   };
   return {
+    idleTimeoutMs,
     async exchange(exchange) {
       let current = exchange;
       for (let hop = 0; hop <= REDIRECTS_MAX; hop += 1) {
@@ -128,4 +146,25 @@ function systemCertificates(): string[] {
     systemBundle = file === undefined ? [] : [readFileSync(file, 'utf8')];
   }
   return systemBundle;
+}
+
+/** A whole body of up to `bytesMax`. Raises limit when it is larger, Stalled when it stops coming. */
+export async function readSmall(
+  response: IncomingMessage,
+  idleTimeoutMs: number,
+  bytesMax = SMALL_BODY_BYTES_MAX,
+): Promise<Buffer> {
+  response.setTimeout(idleTimeoutMs, () => {
+    response.destroy(new Stalled(`no byte for ${idleTimeoutMs / 1000} s`));
+  });
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of response) {
+    bytes += (chunk as Buffer).length;
+    if (bytes > bytesMax) {
+      throw new Failure('limit', `an answer of over ${bytesMax} bytes, which is no such thing`);
+    }
+    chunks.push(chunk as Buffer);
+  }
+  return Buffer.concat(chunks);
 }

@@ -2,11 +2,12 @@
 // fails, every manifest and small blob verified, and large blobs resumed where a transfer broke.
 
 import { createHash } from 'node:crypto';
+import type { Metrics } from '@cribus/chassis/metrics.ts';
 import { Failure, type FailureKind, isFailure } from '@cribus/contracts/failure.ts';
 import type { ImageReference } from '@cribus/contracts/image-reference.ts';
 import { canonicalReference } from '@cribus/contracts/image-reference.ts';
 import type { Clock } from '@cribus/host/clock.ts';
-import { createRegistryClient, isTransient, type RegistryClient, readSmall } from './client.ts';
+import { createRegistryClient, isTransient, type RegistryClient } from './client.ts';
 import type { Credentials } from './credentials.ts';
 import type { RegistryHost } from './hosts-file.ts';
 import { Stalled } from './http.ts';
@@ -45,6 +46,7 @@ export interface SourceOptions {
   readonly credentialsFor: (host: RegistryHost) => Credentials;
   readonly idleTimeoutMs: number;
   readonly clock: Clock;
+  readonly metrics: Pick<Metrics, 'timed'>;
 }
 
 /** How often one blob is taken up again at one host; each must have brought something new. */
@@ -64,6 +66,7 @@ export function createImageSource(options: SourceOptions): ImageSource {
       credentials: options.credentialsFor(host),
       idleTimeoutMs,
       clock,
+      metrics: options.metrics,
     }),
   );
 
@@ -133,7 +136,7 @@ export function createImageSource(options: SourceOptions): ImageSource {
     at: { readonly blob: Descriptor; readonly offset: number; readonly signal: AbortSignal },
   ): AsyncGenerator<Buffer> {
     const { blob, offset, signal } = at;
-    const response = await client.request({
+    const response = await client.open({
       path: `${reference.path}/blobs/${blob.digest}`,
       headers: offset > 0 ? { range: `bytes=${offset}-` } : {},
       signal,
@@ -172,23 +175,18 @@ export function createImageSource(options: SourceOptions): ImageSource {
     readBlob,
     fetchManifest: (which, signal) =>
       withEachHost(which.startsWith('sha256:') ? 'pull' : 'resolve', async (client) => {
-        const response = await client.request({
-          path: `${reference.path}/manifests/${which}`,
-          headers: { accept: MANIFEST_ACCEPT },
-          signal,
-        });
-        const body = await readSmall(response, MANIFEST_BYTES_MAX);
+        const path = `${reference.path}/manifests/${which}`;
+        const request = { path, headers: { accept: MANIFEST_ACCEPT }, signal };
+        const { body, headers } = await client.fetch(request, MANIFEST_BYTES_MAX);
         const digest = digestOf(body);
-        const claimed = which.startsWith('sha256:')
-          ? which
-          : response.headers['docker-content-digest'];
+        const claimed = which.startsWith('sha256:') ? which : headers['docker-content-digest'];
         if (typeof claimed === 'string' && claimed.startsWith('sha256:') && claimed !== digest) {
           throw new Failure(
             'data_loss',
             `the manifest from ${client.host.base.host} has the digest ${digest}, not ${claimed}`,
           );
         }
-        return { body, digest, contentType: response.headers['content-type'] ?? '' };
+        return { body, digest, contentType: headers['content-type'] ?? '' };
       }),
     fetchConfig: (descriptor, signal) =>
       withEachHost('pull', async (client) => {

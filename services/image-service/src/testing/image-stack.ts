@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Config, parseConfig } from '@cribus/chassis/config.ts';
 import type { Logger } from '@cribus/chassis/log.ts';
+import { createMetrics } from '@cribus/chassis/metrics.ts';
 import type { Service } from '@cribus/chassis/service.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { createImageStore, type ImageStore } from '../image-store.ts';
@@ -47,6 +48,7 @@ export async function openImageStack(configText = ''): Promise<ImageStack> {
     clock: systemClock,
     log,
     bus: { publish: () => {} },
+    metrics: createMetrics('image-service'),
     mirror: { report: () => {} },
     stopping: end.signal,
     background: (_name: string, work: Promise<unknown>) => {
