@@ -2,12 +2,13 @@
 // that is stopped makes its handler unavailable and nothing else.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   ContainerState,
   CreateContainerRequest,
   ListContainersRequest,
+  RemovePodSandboxRequest,
   RunPodSandboxRequest,
   StatusRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
@@ -136,6 +137,57 @@ describe('workers that come and go', () => {
     assert.ok((await advertised()).includes('gvisor'));
     assert.deepEqual((await observer.stop()).wrong, []);
     await untouched();
+  });
+});
+
+describe('a worker that is started later', () => {
+  let node: FaultNode;
+  let late: ServiceByHand | undefined;
+
+  before(async () => {
+    const config = '[runtimes.handlers.runc]\nfamily = "runc"\nengine = "runc"\n';
+    node = await startFaultNode({ config });
+  });
+  after(async () => {
+    await late?.end('SIGKILL');
+    await node?.destroy();
+  });
+
+  it('appears in Status, and runs pods of its handler, without a restart of anything', async () => {
+    const { stack, image } = node;
+    const { cri, root } = stack;
+    const handlers = async () => {
+      const { runtimeHandlers } = await cri.call('status', StatusRequest.fromPartial({}));
+      return runtimeHandlers.map(({ name }) => name);
+    };
+    assert.deepEqual(await handlers(), ['', 'runc']);
+    const before = await stack.status();
+    await assert.rejects(
+      runPod(stack, { image, handler: 'late', script: 'true' }),
+      /no runtime for "late" is configured/,
+    );
+
+    const generated = join(root, 'state', 'generated', 'services.toml');
+    const own = join(root, 'late.toml');
+    const handler = '[runtimes.handlers.late]\nfamily = "runc"\nengine = "crun"\n';
+    await writeFile(own, `${await readFile(generated, 'utf8')}\n${handler}`);
+    const command = await commandOf(stack, 'runtime-runc');
+    const argv = command.argv.map((word) => (word === generated ? own : word));
+    late = startByHand(stack, { ...command, argv });
+    await eventually('it is advertised', async () => (await handlers()).includes('late'));
+
+    const { podId, containerId } = await runPod(stack, {
+      image,
+      handler: 'late',
+      script: 'sleep 1000',
+    });
+    assert.equal((await exec(cri, containerId, ['echo', 'well'])).stdout, 'well\n');
+    await cri.call(
+      'removePodSandbox',
+      RemovePodSandboxRequest.fromPartial({ podSandboxId: podId }),
+    );
+    const pids = (status: typeof before) => status.parts.map(({ pid }) => pid);
+    assert.deepEqual(pids(await stack.status()), pids(before));
   });
 });
 

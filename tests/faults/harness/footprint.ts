@@ -16,6 +16,17 @@ export interface Places {
 
 const CGROUP_DEPTH_MAX = 4;
 
+/** Of a stack that provides its own network, named in its configuration. */
+export function placesOf(root: string): Places {
+  const file = join(root, 'state', 'cni', 'net.d', '10-cribus.conflist');
+  const { name, plugins } = JSON.parse(readFileSync(file, 'utf8')) as {
+    readonly name: string;
+    readonly plugins: readonly { readonly bridge?: string }[];
+  };
+  const ipam = join(root, 'state', 'cni', 'addresses', name);
+  return { root, ipam, bridge: plugins[0]?.bridge ?? '' };
+}
+
 /** One line for each thing, its kind first. */
 export function footprint(places: Places): string[] {
   const { root, ipam, bridge } = places;
