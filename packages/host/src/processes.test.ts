@@ -27,6 +27,8 @@ describe('processes', () => {
     const { child, identity } = startSleep();
     assert.ok(isAlive(identity));
     assert.ok(listPids().includes(child.pid));
+    // The kernel lets the parent go on before the new program's arguments are in place.
+    while (commandLine(child.pid).length === 0) await sleep(5);
     assert.deepEqual(commandLine(child.pid), ['sleep', '64']);
     const startTimeTicks = identity.startTimeTicks + 1n;
     assert.equal(isAlive({ ...identity, startTimeTicks }), false);
