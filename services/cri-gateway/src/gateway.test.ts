@@ -249,6 +249,8 @@ describe('the gateway over its socket', () => {
         return new Promise(() => undefined);
       case 'remove-container':
         throw new TypeError('x is not a function');
+      case 'describe':
+        throw new Failure('unavailable', 'handler "runc" is unavailable: its worker is stopping');
       default:
         throw new Failure('bug', `unexpected ${verb}`);
     }
@@ -391,6 +393,18 @@ describe('the gateway over its socket', () => {
       ask(world.runtime, 'stopContainer', { containerId: CONTAINER, timeout: 0n }, { deadline }),
       (error: ServiceError) => error.code === GRPC_CODE.DEADLINE_EXCEEDED,
     );
+  });
+
+  it('answers a verbose status without its info, and says why, while the owner is away', async () => {
+    const { status, info } = await ask(world.runtime, 'containerStatus', {
+      containerId: CONTAINER,
+      verbose: true,
+    });
+    assert.equal(status?.id, CONTAINER);
+    assert.match(JSON.parse(info['note'] ?? '""'), /its worker is stopping/);
+    const pod = await ask(world.runtime, 'podSandboxStatus', { podSandboxId: ID, verbose: true });
+    assert.equal(pod.status?.id, ID);
+    assert.deepEqual(Object.keys(pod.info), ['note']);
   });
 
   it('checks arguments first, and knows absent from unknown', async () => {

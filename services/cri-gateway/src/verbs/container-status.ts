@@ -7,6 +7,7 @@ import { runtimeOwner } from '@cribus/contracts/subjects.ts';
 import type { Gateway, Verb } from '../gateway.ts';
 import { toContainerStatus } from '../view/cri-container.ts';
 import { requireContainer } from './lookup.ts';
+import { verboseInfo } from './verbose-info.ts';
 
 export function containerStatus(
   gateway: Gateway,
@@ -14,9 +15,7 @@ export function containerStatus(
   return async (request, call) => {
     const { id, handler } = requireContainer(gateway, request.containerId);
     gateway.feed.requirePrimed();
-    const info = request.verbose
-      ? (await call.ask('describe', { id }, { owner: runtimeOwner(handler) })).info
-      : {};
+    const info = request.verbose ? await verboseInfo(call, id, runtimeOwner(handler)) : {};
     const record = gateway.view.container(id);
     if (record === undefined) {
       throw new Failure('not_found', `container "${request.containerId}" does not exist`);

@@ -8,6 +8,7 @@ import type { Gateway, Verb } from '../gateway.ts';
 import { isContainerShown, toContainerStatus } from '../view/cri-container.ts';
 import { isSandboxShown, toPodSandboxStatus } from '../view/cri-sandbox.ts';
 import { requireSandbox } from './lookup.ts';
+import { verboseInfo } from './verbose-info.ts';
 
 export function podSandboxStatus(
   gateway: Gateway,
@@ -15,9 +16,7 @@ export function podSandboxStatus(
   return async (request, call) => {
     const { id } = requireSandbox(gateway, request.podSandboxId);
     gateway.feed.requirePrimed();
-    const info = request.verbose
-      ? (await call.ask('describe', { id }, { owner: SANDBOX_MANAGER })).info
-      : {};
+    const info = request.verbose ? await verboseInfo(call, id, SANDBOX_MANAGER) : {};
     // Read after the hop, so that status and timestamp belong together.
     const sandbox = gateway.view.sandbox(id);
     if (sandbox === undefined || !isSandboxShown(sandbox)) {
