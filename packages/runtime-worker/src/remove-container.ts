@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
 import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { IMAGE_SERVICE } from '@cribus/contracts/subjects.ts';
-import { removeTree } from '@cribus/host/files.ts';
+import { listDirectory, removeTree } from '@cribus/host/files.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
 import { isLive } from './phases.ts';
 import { endRelays } from './relayed-stdio.ts';
@@ -61,6 +61,7 @@ export async function takeAway(
   unmountTree(places.bundle);
   await removeTree(places.bundle);
   await Promise.all([
+    worker.driver.sandboxModel === 'root-container' ? removeLocks(worker, record.id) : undefined,
     removeTree(places.upper),
     removeTree(places.work),
     removeTree(places.persist),
@@ -69,4 +70,12 @@ export async function takeAway(
   if (record.cgroupPath.startsWith('/') && record.cgroupPath.length > 1) {
     worker.cgroups.remove(record.cgroupPath);
   }
+}
+
+/** runsc makes the lock of a container anew in any command that comes beside or after its delete. */
+async function removeLocks(worker: Worker, id: string): Promise<void> {
+  const { engineRoot } = worker.paths;
+  const names = await listDirectory(engineRoot);
+  const locks = names.filter((name) => name.startsWith(`${id}_`) && name.endsWith('.lock'));
+  await Promise.all(locks.map((name) => rm(join(engineRoot, name), { force: true })));
 }

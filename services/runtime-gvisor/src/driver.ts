@@ -135,13 +135,29 @@ function hasNetworkNamespace(spec: Spec): boolean {
 }
 
 /**
+ * Capabilities younger than the Sentry's kernel (capabilities(7): Linux 5.8 and 5.9). Nothing in there
+ * asks for them, and Debian's runsc refuses a specification that names one.
+ */
+const UNKNOWN_CAPABILITIES = ['CAP_PERFMON', 'CAP_BPF', 'CAP_CHECKPOINT_RESTORE'];
+
+/**
  * Labels and profiles of the host's security modules mean nothing inside the Sentry, and runsc
  * refuses SELinux' ones. The pod's containers share the Sentry's namespaces.
  */
 export function amendSpec(spec: Spec, _role: SpecRole): Spec {
   const { apparmorProfile: _profile, selinuxLabel: _label, ...process } = spec.process;
   const { mountLabel: _mountLabel, ...linux } = spec.linux;
-  return { ...spec, process, linux };
+  const known = (names: readonly string[]) =>
+    names.filter((name) => !UNKNOWN_CAPABILITIES.includes(name));
+  const { bounding, effective, inheritable, permitted, ambient } = process.capabilities;
+  const capabilities = {
+    bounding: known(bounding),
+    effective: known(effective),
+    inheritable: known(inheritable),
+    permitted: known(permitted),
+    ambient: known(ambient),
+  };
+  return { ...spec, process: { ...process, capabilities }, linux };
 }
 
 /** Words of runsc, in the order in which they are looked for. */
