@@ -165,6 +165,25 @@ describe('pods in gVisor', () => {
     assert.equal(stderr.match(/Read-only file system|Permission denied/g)?.length, 2);
   });
 
+  it('lets a privileged container mount inside its Sentry only', async () => {
+    const { stack, cri, image } = suite;
+    const linux = { securityContext: { privileged: true } };
+    const { containerId } = await runPod(stack, {
+      image,
+      script: SLEEP,
+      handler,
+      pod: { linux },
+      container: { linux },
+    });
+    const script = 'mount -t tmpfs inside /www && touch /www/mounted && ls /www';
+    assert.deepEqual(await exec(cri, containerId, ['sh', '-c', script]), {
+      exitCode: 0,
+      stdout: 'mounted\n',
+      stderr: '',
+    });
+    assert.doesNotMatch(readFileSync('/proc/self/mounts', 'utf8'), /^inside /m);
+  });
+
   it('says clearly that a command is not in the image, and leaves no container', async () => {
     const { stack, cri, image } = suite;
     const pod = await runPod(stack, { image, script: SLEEP, handler });
