@@ -63,8 +63,11 @@ export function stackSuite(options: StackOptions = {}): Suite {
     });
   });
   after(async () => {
-    await running?.stack.destroy();
-    await running?.registry.stop();
+    try {
+      await running?.stack.destroy();
+    } finally {
+      await running?.registry.stop();
+    }
     assertNothingLeaked(host);
   });
   return {
