@@ -35,8 +35,10 @@ describe('bus', () => {
     const gateway = await createTestService({ ...common, name: 'cri-gateway' });
     try {
       let asked = 0;
+      const waits: number[] = [];
       worker.bus.serve('cribus.node.runtime.runc.describe', (message) => {
         asked += 1;
+        waits.push(Number(message.header('Cribus-Deadline-Ms')));
         // The first attempt stays unanswered, as if its answer had been lost.
         if (asked === 2) message.respond(new Uint8Array());
       });
@@ -44,8 +46,15 @@ describe('bus', () => {
       const { result } = await gateway.bus.ask(
         'describe',
         { id: 'x' },
-        { owner: runtimeOwner('runc'), signal: systemClock.timeout(8_000), requestId: 'r' },
+        {
+          owner: runtimeOwner('runc'),
+          signal: systemClock.timeout(8_000),
+          requestId: 'r',
+          deadlineAtMs: systemClock.monotonicMs() + 8_000,
+        },
       );
+      const [first = 0, second = 0] = waits;
+      assert.ok(first > 7_000 && first <= 8_000 && second > 0 && second < first, waits.join());
       assert.deepEqual(result.info, {});
       assert.equal(asked, 2);
       // A refused subject is said in the log, and ends nothing.

@@ -36,6 +36,8 @@ export interface AskOptions {
   /** Bounds the wait and nothing else: aborting it detaches, the operation goes on at its owner. */
   readonly signal: AbortSignal;
   readonly requestId: string;
+  /** Until when the asker waits, on the clock's monotonic milliseconds; told to the owner. */
+  readonly deadlineAtMs?: number;
   /** For mutating verbs: kept over every re-ask; default: a new one. */
   readonly operationId?: string;
 }
@@ -146,6 +148,7 @@ export async function connectBus(
 interface Connected {
   readonly connection: NatsConnection;
   readonly asker: Asker;
+  readonly clock: Clock;
   readonly up: () => boolean;
   readonly onReconnect: Set<() => void>;
 }
@@ -159,7 +162,8 @@ function createBus(
   const inbox = createInbox(`_INBOX_${options.service}`);
   const asker = createAsker({ inbox, clock: options.clock, connected: () => up });
   const onReconnect = new Set<() => void>([asker.onReconnect]);
-  const wire: Connected = { connection, asker, up: () => up, onReconnect };
+  const { clock } = options;
+  const wire: Connected = { connection, asker, clock, up: () => up, onReconnect };
   connection.subscribe(`${inbox}.*`, { callback: (_error, message) => asker.onMessage(message) });
   const watched = watchConnection(wire, log, (isUp) => {
     up = isUp;
@@ -182,14 +186,16 @@ function createBus(
         'instanceId' in event
           ? OwnerStatus.encode(event).finish()
           : ObjectReport.encode(event).finish();
-      if (data.length > maxPayloadBytes()) {
-        log.error(
-          { kind, bytes: data.length },
-          'an event is too large for the bus and is not sent',
-        );
+      const headers = createHeaders();
+      injectTrace((name, value) => headers.set(name, value));
+      const bytes = sizeOf(data, headers);
+      if (bytes > maxPayloadBytes()) {
+        log.error({ kind, bytes }, 'an event is too large for the bus and is not sent');
         return;
       }
-      connection.publish(eventSubject(node, kind), data);
+      // Nothing is injected where nothing is traced, and then an event needs no headers.
+      const traced = headers.keys().length > 0;
+      connection.publish(eventSubject(node, kind), data, traced ? { headers } : {});
     },
     subscribe: (listener) => subscribeEvents({ wire, node, log }, listener),
     serve: (subject, onMessage) => serveSubject({ wire, log, maxPayloadBytes }, subject, onMessage),
@@ -245,6 +251,10 @@ async function askOwner<V extends VerbName>(options: {
       headers.set(REQUEST_HEADERS.requestId, ask.requestId);
       headers.set(REQUEST_HEADERS.operationId, operationId);
       headers.set(REQUEST_HEADERS.attempt, String(attempt));
+      if (ask.deadlineAtMs !== undefined && Number.isFinite(ask.deadlineAtMs)) {
+        const leftMs = Math.max(0, Math.ceil(ask.deadlineAtMs - wire.clock.monotonicMs()));
+        headers.set(REQUEST_HEADERS.deadlineMs, String(leftMs));
+      }
       injectTrace((name, value) => headers.set(name, value));
       refuseTooLarge({ what: `the request ${verb}`, data, headers, max: bus.maxPayloadBytes() });
       wire.connection.publish(subject, data, { reply, headers });
@@ -266,14 +276,19 @@ function refuseTooLarge(options: {
   readonly max: number;
 }): void {
   const { what, data, headers, max } = options;
-  let bytes = data.length;
+  const bytes = sizeOf(data, headers);
+  if (bytes <= max) return;
+  throw new Failure('limit', `${what} of ${bytes} bytes is over the bus's maximum of ${max}`);
+}
+
+/** What NATS counts of a message with headers. */
+function sizeOf(data: Uint8Array, headers: MsgHdrs): number {
   // "NATS/1.0" and the ends of lines come to 12 bytes, each header line to 4 with its separators.
-  bytes += 12;
+  let bytes = data.length + 12;
   for (const [name, values] of headers) {
     for (const value of values) bytes += Buffer.byteLength(name) + Buffer.byteLength(value) + 4;
   }
-  if (bytes <= max) return;
-  throw new Failure('limit', `${what} of ${bytes} bytes is over the bus's maximum of ${max}`);
+  return bytes;
 }
 
 function subscribeEvents(

@@ -246,6 +246,13 @@ describe('owner', () => {
     assert.equal((await asking).result.containerId, 'c1');
   });
 
+  /** Resolves once exactly these operations are kept on disk. */
+  async function stored(operations: readonly string[]): Promise<void> {
+    const limit = soon();
+    const kept = () => listDirectory(join(directory, 'operations'));
+    while (String(await kept()) !== String(operations)) await systemClock.sleep(10, limit);
+  }
+
   it('answers again from disk after the owner was restarted, until acknowledged', async () => {
     let effects = 0;
     const verbs: Partial<VerbTable<'runtime'>> = {
@@ -266,15 +273,13 @@ describe('owner', () => {
     const lost = asker.bus.ask('create-container', empty, { ...options, signal: vanishing.signal });
     vanishing.abort();
     await assert.rejects(lost);
-    await systemClock.sleep(100);
+    await stored(['op1']);
     await service.stop();
-    assert.deepEqual(await listDirectory(join(directory, 'operations')), ['op1']);
     await worker(verbs);
     const again = await asker.bus.ask('create-container', empty, { ...options, signal: soon() });
     assert.equal(again.result.containerId, 'c1');
     assert.equal(effects, 1);
-    await systemClock.sleep(100);
-    assert.deepEqual(await listDirectory(join(directory, 'operations')), []);
+    await stored([]);
   });
 
   it('tells a subscriber of changes in order, of heartbeats, and of a gap', async () => {

@@ -51,6 +51,8 @@ interface Call {
   readonly requestId: string;
   readonly operationId: string;
   readonly attempt: number;
+  /** How long the asker said that it waits; it bounds nothing here, and is logged. */
+  readonly deadlineMs: number | undefined;
   readonly requestHash: string;
 }
 
@@ -86,6 +88,7 @@ export function createVerbServer(setting: Setting): VerbServer {
         requestId: message.header(REQUEST_HEADERS.requestId) || randomUUID(),
         operationId: message.header(REQUEST_HEADERS.operationId) || randomUUID(),
         attempt: Number.parseInt(message.header(REQUEST_HEADERS.attempt), 10) || 1,
+        deadlineMs: readMs(message.header(REQUEST_HEADERS.deadlineMs)),
         requestHash: createHash('sha256').update(message.data).digest('hex'),
       };
       answer(call).catch((error: unknown) => {
@@ -93,6 +96,10 @@ export function createVerbServer(setting: Setting): VerbServer {
       });
     },
   };
+}
+
+function readMs(header: string): number | undefined {
+  return /^\d+$/.test(header) ? Number(header) : undefined;
 }
 
 function respond(setting: Setting, call: Call, reply: FinishedReply): void {
@@ -189,8 +196,13 @@ async function handle(
     owner,
     ...(traceId === undefined ? {} : { trace_id: traceId }),
   });
+  const limitMs = budgetOf(verb, request);
   const context = createContext(setting, call, {
-    signal: budgetSignal(setting, verb, request),
+    signal: AbortSignal.any([
+      setting.signal,
+      ...(limitMs === undefined ? [] : [service.clock.timeout(limitMs)]),
+    ]),
+    ...(limitMs === undefined ? {} : { deadlineAtMs: startedMs + limitMs }),
     log,
     changed,
   });
@@ -200,6 +212,7 @@ async function handle(
       duration_ms: Math.round(service.clock.monotonicMs() - startedMs),
       kind: failure?.kind ?? 'ok',
       ...(call.attempt > 1 ? { attempt: call.attempt } : {}),
+      ...(call.deadlineMs === undefined ? {} : { asker_waits_ms: call.deadlineMs }),
       ...(failure === undefined ? {} : { reason: failure.message }),
     };
     if (VERBS[verb].mutates) log.info(fields, failure === undefined ? 'done' : 'failed');
@@ -228,11 +241,12 @@ async function handle(
 function createContext(
   setting: Setting,
   call: Call,
-  own: Pick<VerbContext, 'signal' | 'log' | 'changed'>,
+  own: Pick<VerbContext, 'signal' | 'log' | 'changed'> & { readonly deadlineAtMs?: number },
 ): VerbContext {
   const { requestId, operationId, attempt, requestHash } = call;
+  const { deadlineAtMs, ...given } = own;
   return {
-    ...own,
+    ...given,
     requestId,
     operationId,
     attempt,
@@ -242,6 +256,7 @@ function createContext(
         owner: options.owner,
         signal: options.signal ?? own.signal,
         requestId,
+        ...(deadlineAtMs === undefined ? {} : { deadlineAtMs }),
         ...(options.operationId === undefined ? {} : { operationId: options.operationId }),
       });
       for (const report of answer.changed) addChanged(own.changed, report);
@@ -250,17 +265,16 @@ function createContext(
   };
 }
 
-/** The verb's budget (with a stop's grace period on top) and the end of the owner. */
-function budgetSignal(setting: Setting, verb: VerbName, request: unknown): AbortSignal {
+/** The verb's budget in milliseconds, a stop's grace period on top; none for one without a total. */
+function budgetOf(verb: VerbName, request: unknown): number | undefined {
   const { budgetMs } = VERBS[verb];
-  if (budgetMs === 0) return setting.signal;
+  if (budgetMs === 0) return undefined;
   let graceMs = 0;
   if (verb === 'stop-container') {
     const { timeoutS } = request as { readonly timeoutS: bigint };
     graceMs = Math.max(0, Number(timeoutS) * 1_000);
   }
-  const limitMs = Math.min(budgetMs + graceMs, BUDGET_MS_MAX);
-  return AbortSignal.any([setting.signal, setting.service.clock.timeout(limitMs)]);
+  return Math.min(budgetMs + graceMs, BUDGET_MS_MAX);
 }
 
 function toFailure(

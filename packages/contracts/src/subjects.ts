@@ -259,7 +259,7 @@ export function eventSubject(node: string, kind: EventKind | '*'): string {
 export const REQUEST_HEADERS = {
   requestId: 'Cribus-Request-Id',
   operationId: 'Cribus-Operation-Id',
-  /** Milliseconds the asker will still wait. */
+  /** Milliseconds that the asker will still wait, where it knows; for the log, it bounds nothing. */
   deadlineMs: 'Cribus-Deadline-Ms',
   /** 1 for the first time this operation id is asked. */
   attempt: 'Cribus-Attempt',

@@ -9,6 +9,7 @@ import type { Metrics } from '@cribus/chassis/metrics.ts';
 import { withSpan } from '@cribus/chassis/tracing.ts';
 import { Failure, GRPC_CODE, isFailure } from '@cribus/contracts/failure.ts';
 import { VERBS } from '@cribus/contracts/subjects.ts';
+import type { Clock } from '@cribus/host/clock.ts';
 import { Metadata, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js';
 import type { Call, Gateway, Verb } from './gateway.ts';
 
@@ -80,7 +81,8 @@ export function wrapVerb<Request extends object, Response>(
       log[level](fields, code === GRPC_CODE.OK ? 'answered' : 'refused');
     };
     const carrier = (header: string): string => String(call.metadata.get(header)[0] ?? '');
-    const context = createCall(options, { requestId, signal: caller, log });
+    const deadlineAtMs = started + leftMs(call, options.gateway.clock);
+    const context = createCall(options, { requestId, signal: caller, log, deadlineAtMs });
     withSpan(
       `cri ${name}`,
       { kind: 'server', carrier, attributes: { request_id: requestId } },
@@ -126,11 +128,8 @@ function callerSignal(call: ServerUnaryCall<object, unknown>, options: Wrapping)
   const { clock } = options.gateway;
   const gone = new AbortController();
   call.on('cancelled', () => {
-    const deadline = call.getDeadline();
-    const untilMs = deadline instanceof Date ? deadline.getTime() : deadline;
     // grpc-js tells a passed deadline and a caller that hung up in the same way.
-    const nowMs = Number(clock.nowNs() / 1_000_000n);
-    const passed = Number.isFinite(untilMs) && untilMs <= nowMs + DEADLINE_SLACK_MS;
+    const passed = leftMs(call, clock) <= DEADLINE_SLACK_MS;
     gone.abort(
       passed
         ? new Failure('timeout', "the caller's deadline passed; the operation goes on")
@@ -140,23 +139,42 @@ function callerSignal(call: ServerUnaryCall<object, unknown>, options: Wrapping)
   return AbortSignal.any([gone.signal, options.stopping]);
 }
 
+/** Until the caller's deadline, in milliseconds; infinite where it has none. */
+function leftMs(call: ServerUnaryCall<object, unknown>, clock: Clock): number {
+  const deadline = call.getDeadline();
+  const untilMs = deadline instanceof Date ? deadline.getTime() : deadline;
+  return untilMs - Number(clock.nowNs() / 1_000_000n);
+}
+
 function createCall(
   options: Wrapping,
-  context: { readonly requestId: string; readonly signal: AbortSignal; readonly log: Logger },
+  from: {
+    readonly requestId: string;
+    readonly signal: AbortSignal;
+    readonly log: Logger;
+    /** The caller's, in monotonic milliseconds. */
+    readonly deadlineAtMs: number;
+  },
 ): Call {
   const { gateway, bus } = options;
+  const { deadlineAtMs: callerUntilMs, ...context } = from;
   return {
     ...context,
     async ask(verb, request, { owner, graceMs = 0 }) {
       gateway.owners.requireAlive(owner);
       const { budgetMs } = VERBS[verb];
       const signals = [context.signal];
+      let deadlineAtMs = callerUntilMs;
       // A pull is bounded by its progress at the owner, and by its caller here.
-      if (budgetMs > 0) signals.push(gateway.clock.timeout(budgetMs + graceMs + WAIT_SLACK_MS));
+      if (budgetMs > 0) {
+        const waitMs = budgetMs + graceMs + WAIT_SLACK_MS;
+        signals.push(gateway.clock.timeout(waitMs));
+        deadlineAtMs = Math.min(deadlineAtMs, gateway.clock.monotonicMs() + waitMs);
+      }
       const signal = AbortSignal.any(signals);
       const { requestId } = context;
       const { result, changed } = await bus
-        .ask(verb, request, { owner, signal, requestId })
+        .ask(verb, request, { owner, signal, requestId, deadlineAtMs })
         .catch((error: unknown) => {
           // The budget's own end isn't a Failure yet.
           throw signal.aborted && !isFailure(error)
