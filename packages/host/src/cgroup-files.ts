@@ -10,6 +10,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { constants as osConstants } from 'node:os';
 import { systemClock } from './clock.ts';
 import { isErrno, systemError } from './errno.ts';
@@ -94,6 +95,11 @@ export function readCgroupFile(path: string): string | undefined {
     if (isErrno(error, 'ENOENT', 'ENODEV', 'ENOTDIR', 'EOPNOTSUPP')) return undefined;
     throw error;
   }
+}
+
+/** Moves a process into one directory; ESRCH when it has ended. */
+export async function joinCgroup(directory: string, pid: number): Promise<void> {
+  await writeFile(`${directory}/cgroup.procs`, String(pid), { flag: constants.O_WRONLY });
 }
 
 /** Writes to a control file in one write(2), as the kernel wants it; never creates the file. */

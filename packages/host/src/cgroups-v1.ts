@@ -6,6 +6,7 @@ import {
   cgroupLevels,
   collectPids,
   isDirectory,
+  joinCgroup,
   killPids,
   makeDirectory,
   ownCgroupDirectory,
@@ -68,10 +69,9 @@ export function cgroupV1(
       const strike = () => killFrozen(own, () => pids(path));
       await untilEmpty(() => pids(path), strike, signal);
     },
-    join: (path, pid) => {
-      for (const root of roots) {
-        writeCgroupFile(`${ownCgroupDirectory(root, path)}/cgroup.procs`, String(pid));
-      }
+    join: async (path, pid) => {
+      // One after the other: the kernel lets one in at a time, and the rest would hold the pool.
+      for (const root of roots) await joinCgroup(ownCgroupDirectory(root, path), pid);
     },
     pids,
     oomKills: (path) => {

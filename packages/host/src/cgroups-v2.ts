@@ -5,6 +5,7 @@ import {
   cgroupLevels,
   collectPids,
   isDirectory,
+  joinCgroup,
   killPids,
   makeDirectory,
   ownCgroupDirectory,
@@ -54,9 +55,7 @@ export function cgroupV2(root: string): CgroupHost {
       };
       await untilEmpty(() => pids(path), strike, signal);
     },
-    join: (path, pid) => {
-      writeCgroupFile(`${ownCgroupDirectory(root, path)}/cgroup.procs`, String(pid));
-    },
+    join: (path, pid) => joinCgroup(ownCgroupDirectory(root, path), pid),
     pids,
     oomKills: (path) => {
       const kills = readCounts(`${cgroupDirectory(root, path)}/memory.events`).get('oom_kill');

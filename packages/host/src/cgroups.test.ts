@@ -19,9 +19,9 @@ describe('cgroups of this host', () => {
     host.remove(top);
   });
 
-  const startIn = (where: string, script: string): Child => {
+  const startIn = async (where: string, script: string): Promise<Child> => {
     const child = spawn({ command: 'sh', args: ['-c', `read go; ${script}`], stdin: 'pipe' });
-    host.join(where, child.pid);
+    await host.join(where, child.pid);
     child.stdin?.end('go\n');
     return child;
   };
@@ -40,7 +40,7 @@ describe('cgroups of this host', () => {
 
   it('holds processes, counts their use, and refuses to go before them', async () => {
     host.create(path);
-    const child = startIn(path, 'for i in $(seq 20000); do :; done; sleep 65 & wait');
+    const child = await startIn(path, 'for i in $(seq 20000); do :; done; sleep 65 & wait');
     for (let tries = 0; host.pids(top).length < 2 && tries < 200; tries += 1) {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
@@ -60,7 +60,7 @@ describe('cgroups of this host', () => {
 
   it('kills what forks as fast as it can', async () => {
     host.create(path);
-    const child = startIn(path, 'while :; do (sleep 66 &) ; sleep 0.01; done');
+    const child = await startIn(path, 'while :; do (sleep 66 &) ; sleep 0.01; done');
     await new Promise((resolve) => setTimeout(resolve, 150));
     await host.killAll(top, signal());
     assert.equal((await child.exited).signal, 9);
@@ -174,7 +174,7 @@ describe('cgroup v2 on a tree of plain files', () => {
     assert.equal(host.oomKills('/a'), 2);
     assert.deepEqual(host.pids('/a'), [4194305]);
     assert.throws(() => host.remove('/a'), { code: 'EBUSY' });
-    host.join('/a', 42);
+    await host.join('/a', 42);
     assert.equal(readFileSync(join(root, 'a', 'cgroup.procs'), 'utf8'), '42');
     rmSync(join(root, 'a', 'cgroup.procs'));
     writeFileSync(join(root, 'a', 'cgroup.kill'), '');

@@ -23,8 +23,8 @@ export interface CgroupHost {
    * Rejects with the signal's reason.
    */
   killAll(path: string, signal: AbortSignal): Promise<void>;
-  /** Moves a process into it. */
-  join(path: string, pid: number): void;
+  /** Moves a process into it, on a thread of the pool: the kernel may take 10 ms for it. */
+  join(path: string, pid: number): Promise<void>;
   /** Pids at or below the path. */
   pids(path: string): number[];
   /**

@@ -7,6 +7,7 @@ import { Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { CgroupHost } from '@cribus/host/cgroups.ts';
+import { isErrno } from '@cribus/host/errno.ts';
 import { createPipe } from '@cribus/host/pipes.ts';
 import { identify, type ProcessIdentity, signalProcess } from '@cribus/host/processes.ts';
 import { spawn } from '@cribus/host/spawn.ts';
@@ -83,8 +84,8 @@ export interface MonitorStarted {
 }
 
 /**
- * Starts conmon, moves it into the monitors' cgroup before it may start anything, and waits for the
- * engine's `create` to end. Raises unavailable when conmon can't be started. When the signal aborts,
+ * Starts conmon, moves it into the monitors' cgroup, and waits for the engine's `create` to end, which
+ * hides the 10 ms that the kernel takes for the move. Raises unavailable when conmon can't be started. When the signal aborts,
  * conmon is killed; what the engine left is the caller's undo.
  */
 export async function startMonitor(
@@ -144,20 +145,32 @@ async function converse(
   const text = readAll(io.readFd, io.signal);
   const monitor = identify(pid);
   try {
-    if (monitor !== undefined) io.cgroups.join(io.cgroup, pid);
     writeSync(io.startFd, 'x');
   } finally {
     closeSync(io.startFd);
   }
   try {
-    const outcome = parseSyncMessage(await text);
+    const [message] = await Promise.all([text, joinUnlessEnded(io, pid)]);
+    const outcome = parseSyncMessage(message);
     if (monitor === undefined && outcome.kind === 'created') {
       throw new Failure('bug', 'the monitor was gone before it could be identified');
     }
     return { monitor: monitor ?? { pid, startTimeTicks: 0n, bootId: '' }, outcome };
   } catch (error) {
-    if (io.signal.aborted && monitor !== undefined) signalProcess(monitor, 'SIGKILL');
+    if (monitor !== undefined) signalProcess(monitor, 'SIGKILL');
     throw error;
+  }
+}
+
+/** A monitor whose engine failed at once has said so, and is gone. */
+async function joinUnlessEnded(
+  { cgroups, cgroup }: { readonly cgroups: CgroupHost; readonly cgroup: string },
+  pid: number,
+): Promise<void> {
+  try {
+    await cgroups.join(cgroup, pid);
+  } catch (error) {
+    if (!isErrno(error, 'ESRCH')) throw error;
   }
 }
 
