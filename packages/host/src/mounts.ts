@@ -246,7 +246,13 @@ export function mountIdOf(fd: number): number {
 /** Mounts on a directory or below it; the path must hold no symlinks, as realpath(3) gives it. */
 export function mountsBelow(directory: string): MountEntry[] {
   const prefix = directory.endsWith('/') ? directory : `${directory}/`;
-  return listMounts().filter(
+  // A node has several mounts for each pod, and only those are parsed that name the directory, as
+  // far as it goes without a character that proc(5) escapes.
+  const [plain = ''] = Buffer.from(directory)
+    .toString('latin1')
+    .split(/[ \t\n\\#]/, 1);
+  const lines = readFileSync('/proc/self/mountinfo', 'latin1').split('\n');
+  return parseMountinfo(lines.filter((line) => line.includes(plain)).join('\n')).filter(
     (mount) => mount.mountPoint === directory || mount.mountPoint.startsWith(prefix),
   );
 }
