@@ -6,6 +6,7 @@ import { chmod, mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Config } from '@cribus/chassis/config.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
+import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { bringLoopbackUp } from '../network/loopback.ts';
 import { provideNetwork } from '../network/provide-network.ts';
@@ -42,6 +43,7 @@ export interface RunningStack {
  */
 export async function bringUp(options: BringUpOptions): Promise<RunningStack> {
   const { stack } = options;
+  refuseWithoutCgroups();
   await makeDirectories(stack);
   const lock = await takeUpLock(stack.paths.roots);
   if (lock === undefined) throw await alreadyUp(stack);
@@ -102,6 +104,20 @@ export async function makeDirectories(stack: Stack): Promise<void> {
   for (const { path, mode } of modes) {
     await mkdir(path, { recursive: true, mode });
     if (path !== etc) await chmod(path, mode);
+  }
+}
+
+/** Else every service would fail for it, one after another. */
+function refuseWithoutCgroups(): void {
+  try {
+    detectCgroups();
+  } catch (error) {
+    if (!isErrno(error, 'ENODEV')) throw error;
+    throw new Failure(
+      'wrong_state',
+      'no cgroup is mounted at /sys/fs/cgroup; "ip netns exec" hides it, so enter a network ' +
+        'namespace with nsenter --net=FILE',
+    );
   }
 }
 
