@@ -103,7 +103,7 @@ export function cgroupsPath(worker: Worker, sandbox: PodSandboxConfig, id: strin
   return join('/', parent === '' ? root : parent, id);
 }
 
-/** Which namespaces a container joins; in a root-container sandbox the engine sorts PIDs out. */
+/** Which namespaces a container joins. */
 export function namespacesOf(
   worker: Worker,
   record: ContainerRecord,
@@ -118,6 +118,7 @@ export function namespacesOf(
     ipc: orHost(pins?.ipc),
     uts: orHost(pins?.uts),
     pid: pidNamespace(worker, wanted?.pid ?? NamespaceMode.POD, {
+      containerId: record.id,
       sandboxId: sandbox.id,
       targetId: wanted?.targetId ?? '',
     }),
@@ -128,26 +129,35 @@ export function namespacesOf(
 function pidNamespace(
   worker: Worker,
   mode: NamespaceMode,
-  ids: { readonly sandboxId: string; readonly targetId: string },
+  ids: { readonly containerId: string; readonly sandboxId: string; readonly targetId: string },
 ): string | 'host' | 'own' {
+  const inside = worker.driver.sandboxModel === 'root-container';
+  if (mode === NamespaceMode.TARGET) {
+    const target = requireContainer(worker, ids.targetId);
+    if (target.sandboxId !== ids.sandboxId) {
+      throw new Failure('invalid_argument', `container ${target.id} is in another sandbox`);
+    }
+    return inside ? insideRootContainer(target.id) : processNamespace(target);
+  }
+  if (inside) return mode === NamespaceMode.POD ? 'host' : insideRootContainer(ids.containerId);
   switch (mode) {
     case NamespaceMode.NODE:
       return 'host';
     case NamespaceMode.CONTAINER:
       return 'own';
-    case NamespaceMode.TARGET: {
-      const target = requireContainer(worker, ids.targetId);
-      if (target.sandboxId !== ids.sandboxId) {
-        throw new Failure('invalid_argument', `container ${target.id} is in another sandbox`);
-      }
-      return processNamespace(target);
-    }
     default: {
-      if (worker.driver.sandboxModel === 'root-container') return 'own';
       const init = worker.store.get(ids.sandboxId);
       return init === undefined ? 'own' : processNamespace(init);
     }
   }
+}
+
+/**
+ * Inside a Sentry a path is only a name: containers with the same one share their process ids, and
+ * one without any is with the root container (gVisor, runsc/boot/loader.go).
+ */
+function insideRootContainer(containerId: string): string {
+  return `/pid/${containerId}`;
 }
 
 function processNamespace(record: ContainerRecord): string {

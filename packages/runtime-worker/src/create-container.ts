@@ -20,11 +20,13 @@ import {
   MEMORY_OF_THE_PAST_MS,
   SANDBOX_MANAGER,
 } from '@cribus/contracts/subjects.ts';
+import { pathOfCgroupsPath } from '@cribus/host/cgroup-slices.ts';
 import { removeTree } from '@cribus/host/files.ts';
 import { mountOverlay } from '@cribus/host/mounts.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
 import { cgroupsPath, writeContainerSpec } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
+import { refuseHostProcesses } from './host-processes.ts';
 import { makeOrUndo } from './make-or-undo.ts';
 import { takeAway } from './remove-container.ts';
 import { placesOf, stamp, type Worker } from './worker.ts';
@@ -83,6 +85,7 @@ function validate(worker: Worker, request: CreateContainerRequest): string {
   if ((request.config?.image?.image ?? '') === '') {
     throw new Failure('invalid_argument', `container ${metadata.name} names no image`);
   }
+  refuseHostProcesses(worker, request.config?.linux?.securityContext?.namespaceOptions);
   if (worker.fenced.has(request.podSandboxId)) {
     throw new Failure('wrong_state', `sandbox ${request.podSandboxId} is being stopped`);
   }
@@ -239,7 +242,7 @@ async function reserve(
     imageRef: order.image.repoDigests[0] ?? order.image.id,
     logPath: logPathOf(sandboxConfig.logDirectory, config.logPath),
     resources: config.linux?.resources,
-    cgroupPath: cgroupsPath(worker, sandboxConfig, id),
+    cgroupPath: pathOfCgroupsPath(cgroupsPath(worker, sandboxConfig, id)),
     sandboxVersion: sandbox.version,
     layersDir: order.layersDir,
     layerNames: [...order.layerNames],

@@ -31,6 +31,8 @@ export interface RuntimeFeatures {
   readonly supplementalGroupsPolicy: boolean;
   readonly checkpoint: boolean;
   readonly hostNetwork: boolean;
+  /** A pod may use the host's process ids and IPC. */
+  readonly hostProcesses: boolean;
 }
 
 /** Which container a spec is for: a sandbox's own process, or a container of the pod. */

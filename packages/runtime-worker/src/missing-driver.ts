@@ -18,6 +18,7 @@ export function missingDriver(config: HandlerConfig, cause: Failure): RuntimeDri
       userNamespaces: false,
       supplementalGroupsPolicy: false,
       checkpoint: false,
+      hostProcesses: false,
       hostNetwork: false,
     },
     details: {},

@@ -13,6 +13,7 @@ import {
   ContainerRecord,
   type SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
+import { pathOfCgroupsPath } from '@cribus/host/cgroup-slices.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { removeTree, writeFileAtomic } from '@cribus/host/files.ts';
 import { isAlive } from '@cribus/host/processes.ts';
@@ -22,6 +23,7 @@ import type { HostFacts } from '@cribus/oci/spec-input.ts';
 import { cgroupsPath } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
 import { CONTAINER_RECORD_FORMAT, discard } from './create-container.ts';
+import { refuseHostProcesses } from './host-processes.ts';
 import { makeOrUndo } from './make-or-undo.ts';
 import { removeOne } from './remove-container.ts';
 import { placesOf, stamp, type Worker } from './worker.ts';
@@ -37,6 +39,7 @@ export function startSandbox(worker: Worker, facts: () => HostFacts): VerbHandle
     if (worker.driver.unavailable !== undefined) {
       throw new Failure('unavailable', worker.driver.unavailable, { stage: worker.handler });
     }
+    refuseHostProcesses(worker, sandbox.config?.linux?.securityContext?.namespaceOptions);
     worker.fenced.delete(sandbox.id);
     if (!wantsProcess(worker, sandbox)) return { process: undefined };
     const known = worker.store.get(sandbox.id);
@@ -110,7 +113,10 @@ function newRecord(worker: Worker, { sandbox }: Order): ContainerRecord {
     phase: ContainerPhase.CREATING,
     createdAtNs: worker.service.clock.nowNs(),
     stopSignal: 'KILL',
-    cgroupPath: sandbox.config === undefined ? '' : cgroupsPath(worker, sandbox.config, sandbox.id),
+    cgroupPath:
+      sandbox.config === undefined
+        ? ''
+        : pathOfCgroupsPath(cgroupsPath(worker, sandbox.config, sandbox.id)),
     sandboxVersion: sandbox.version,
     podName: sandbox.config?.metadata?.name ?? '',
     podNamespace: sandbox.config?.metadata?.namespace ?? '',

@@ -107,6 +107,8 @@ export function describeDriver(probed: Probed): RuntimeDriver {
       supplementalGroupsPolicy: true,
       checkpoint: false,
       hostNetwork: true,
+      // The Sentry has process ids and IPC of its own, and nothing of the host's.
+      hostProcesses: false,
     },
     details: { platform: mode.platform, network: mode.network },
     command: probed.enginePath,

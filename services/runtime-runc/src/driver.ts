@@ -113,6 +113,7 @@ export function describeDriver(probed: Probed): RuntimeDriver {
       userNamespaces: false,
       supplementalGroupsPolicy: true,
       checkpoint: false,
+      hostProcesses: true,
       hostNetwork: true,
     },
     details: { engine: probed.flavour },
