@@ -12,6 +12,7 @@ import {
   Protocol,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { RunPodSandboxRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import { isSliceName } from '@cribus/host/cgroup-slices.ts';
 import { podCgroup } from './pod-cgroup.ts';
 import { planSysctls, type SysctlPlan } from './sysctls.ts';
 
@@ -174,6 +175,12 @@ function cgroupOf(
   const parent = linux?.cgroupParent ?? '';
   if (parent.split('/').includes('..') || parent.includes('\0')) {
     throw invalid(`${pod}: cgroup_parent "${parent}" must not go up`);
+  }
+  const slice = parent.split('/').at(-1) ?? '';
+  if (facts.cgroupDriver === 'systemd' && parent !== '' && !isSliceName(slice)) {
+    throw invalid(
+      `${pod}: cgroup_parent "${parent}" must be a slice: the cgroup driver is systemd`,
+    );
   }
   return podCgroup(parent, facts.cgroupDriver);
 }
