@@ -87,6 +87,18 @@ export function removeCgroupTree(directory: string): void {
   }
 }
 
+/** Removes one cgroup; false when it holds processes or other cgroups. */
+export function removeEmptyCgroup(directory: string): boolean {
+  try {
+    rmdirSync(directory);
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return true;
+    if (isErrno(error, 'EBUSY', 'ENOTEMPTY')) return false;
+    throw error;
+  }
+}
+
 /** The content without its last newline; undefined when the file or the cgroup is not there. */
 export function readCgroupFile(path: string): string | undefined {
   try {

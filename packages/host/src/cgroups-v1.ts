@@ -15,6 +15,7 @@ import {
   readCount,
   readCounts,
   removeCgroupTree,
+  removeEmptyCgroup,
   untilEmpty,
   workingSet,
   writeCgroupFile,
@@ -50,6 +51,7 @@ export function cgroupV1(
     version: 'v1',
     controllers: hierarchies.flatMap(({ controllers }) => controllers),
     exists: (path) => roots.every((root) => isDirectory(cgroupDirectory(root, path))),
+    isAbsent: (path) => roots.every((root) => !isDirectory(cgroupDirectory(root, path))),
     create: (path) => {
       const absent = roots.every((root) => !isDirectory(ownCgroupDirectory(root, path)));
       for (const hierarchy of hierarchies) createIn(hierarchy, path);
@@ -62,6 +64,10 @@ export function cgroupV1(
       if (pid !== undefined) throw systemError('rmdir', 'EBUSY', `cgroup '${path}' holds ${pid}`);
       for (const directory of directories) removeCgroupTree(directory);
     },
+    removeEmpty: (path) =>
+      [...roots, ...unified]
+        .map((root) => removeEmptyCgroup(ownCgroupDirectory(root, path)))
+        .every(Boolean),
     killAll: async (path, signal) => {
       const directories = roots.map((root) => ownCgroupDirectory(root, path));
       const freezer = rootOf('freezer');

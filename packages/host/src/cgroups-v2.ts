@@ -14,6 +14,7 @@ import {
   readCount,
   readCounts,
   removeCgroupTree,
+  removeEmptyCgroup,
   untilEmpty,
   workingSet,
   writeCgroupFile,
@@ -32,6 +33,7 @@ export function cgroupV2(root: string): CgroupHost {
     version: 'v2',
     controllers: words(readCgroupFile(`${root}/cgroup.controllers`)),
     exists: (path) => isDirectory(cgroupDirectory(root, path)),
+    isAbsent: (path) => !isDirectory(cgroupDirectory(root, path)),
     create: (path) => {
       let created = false;
       let parent = root;
@@ -48,6 +50,7 @@ export function cgroupV2(root: string): CgroupHost {
       if (pid !== undefined) throw systemError('rmdir', 'EBUSY', `cgroup '${path}' holds ${pid}`);
       removeCgroupTree(directory);
     },
+    removeEmpty: (path) => removeEmptyCgroup(ownCgroupDirectory(root, path)),
     killAll: async (path, signal) => {
       const directory = ownCgroupDirectory(root, path);
       const strike = (left: readonly number[]) => {
@@ -93,13 +96,13 @@ function handDown(file: string, controller: string): void {
   }
 }
 
-/** By cgroup.kill (Linux 5.14); false where the kernel lacks it. */
+/** By cgroup.kill (Linux 5.14); false where the kernel lacks it, or the cgroup is threaded. */
 function killWhole(directory: string): boolean {
   try {
     writeCgroupFile(`${directory}/cgroup.kill`, '1');
     return true;
   } catch (error) {
-    if (isErrno(error, 'ENOENT')) return false;
+    if (isErrno(error, 'ENOENT', 'EOPNOTSUPP')) return false;
     throw error;
   }
 }

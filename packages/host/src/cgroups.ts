@@ -11,6 +11,8 @@ export interface CgroupHost {
   readonly controllers: readonly string[];
   /** True if the path exists (in every hierarchy that we use). */
   exists(path: string): boolean;
+  /** True if the path exists in no hierarchy. */
+  isAbsent(path: string): boolean;
   /** Creates the path in every hierarchy; true if it was absent before (in all of them). */
   create(path: string): boolean;
   /**
@@ -18,6 +20,8 @@ export interface CgroupHost {
    * while it holds processes.
    */
   remove(path: string): void;
+  /** Removes one level wherever it is empty; false when it holds anything somewhere. */
+  removeEmpty(path: string): boolean;
   /**
    * Kills every process below the path (cgroup.kill, or freeze and kill by pid) until none is left.
    * Rejects with the signal's reason.

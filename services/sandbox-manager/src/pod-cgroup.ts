@@ -2,6 +2,7 @@
 // kubelet's business.
 
 import { join } from 'node:path';
+import type { CgroupHost } from '@cribus/host/cgroups.ts';
 
 /**
  * The pod's cgroup as the OCI runtime gets it; undefined without a parent, and with the systemd
@@ -11,4 +12,15 @@ export function podCgroup(parent: string, driver: 'cgroupfs' | 'systemd'): strin
   if (parent === '' || driver === 'systemd') return undefined;
   const path = join('/', parent).replace(/\/$/, '');
   return path === '' ? undefined : path;
+}
+
+/** The cgroups above one, the nearest first: `/a/b` and `/a` for `/a/b/c`. */
+export function cgroupsAbove(cgroup: string): string[] {
+  const parts = cgroup.split('/').slice(1, -1);
+  return parts.map((_, index) => `/${parts.slice(0, parts.length - index).join('/')}`);
+}
+
+/** The topmost of the cgroups above one that is in no hierarchy; empty where none is absent. */
+export function topmostAbsent(cgroups: Pick<CgroupHost, 'isAbsent'>, cgroup: string): string {
+  return cgroupsAbove(cgroup).findLast((above) => cgroups.isAbsent(above)) ?? '';
 }

@@ -32,6 +32,7 @@ import {
   SANDBOX_MANAGER,
   type VerbName,
 } from '@cribus/contracts/subjects.ts';
+import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { mountsBelow, unmountTree } from '@cribus/host/mounts.ts';
 import { createNamespaces, isNamespacePin, removeNamespacePin } from '@cribus/host/namespaces.ts';
@@ -179,6 +180,28 @@ exec nsenter --net=${hostNet} ${PLUGINS}/${type}\n`;
     const report = changed.find((one) => one.id === id);
     return report?.object?.$case === 'sandbox' ? report.object.value : undefined;
   }
+
+  it('removes the cgroups that it made for pods, those above them with the last', async () => {
+    await manager();
+    await worker();
+    const cgroups = detectCgroups();
+    const top = `/test-${process.pid}`;
+    const inCgroup = (name: string) =>
+      pod(name, { linux: { cgroupParent: `${top}/burstable/${name}` } });
+    const { id: first } = await run(inCgroup('first'));
+    const { id: second } = await run(inCgroup('second'));
+    await ask('remove-pod-sandbox', byId(first));
+    assert.equal(cgroups.isAbsent(`${top}/burstable/first`), true);
+    assert.equal(cgroups.exists(`${top}/burstable/second`), true);
+    await ask('remove-pod-sandbox', byId(second));
+    assert.equal(cgroups.isAbsent(top), true);
+    cgroups.create(top);
+    const { id: third } = await run(inCgroup('third'));
+    await ask('remove-pod-sandbox', byId(third));
+    assert.equal(cgroups.isAbsent(`${top}/burstable`), true);
+    assert.equal(cgroups.exists(top), true, 'it was there before');
+    assert.equal(cgroups.removeEmpty(top), true);
+  });
 
   it('runs, stops and removes a pod, and leaves nothing', async () => {
     await manager();

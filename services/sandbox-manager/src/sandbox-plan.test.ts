@@ -7,6 +7,7 @@ import { RunPodSandboxRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { describe, it } from 'mocha';
 import { checkPodCidr } from './network/pod-cidr.ts';
 import { parseQuantity } from './network/quantity.ts';
+import { cgroupsAbove, topmostAbsent } from './pod-cgroup.ts';
 import { planSandbox } from './sandbox-plan.ts';
 import { sysctlFile } from './sysctls.ts';
 
@@ -81,6 +82,29 @@ describe('sandbox plan', () => {
     }
     assert.throws(() => plan({}, { handler: 'kata' }), /handler "kata" is not configured/);
     assert.throws(() => plan({}, { config: undefined }), /config is missing/);
+  });
+
+  it('takes only a slice for a parent where systemd drives the cgroups, and leaves it to the engine', () => {
+    const parent = (cgroupParent: string) =>
+      planSandbox(
+        RunPodSandboxRequest.fromPartial({
+          handler: 'runc',
+          config: { metadata: METADATA, linux: { cgroupParent } },
+        }),
+        { ...FACTS, cgroupDriver: 'systemd' },
+      );
+    assert.equal(parent('/kubepods.slice/kubepods-pod1.slice').cgroup, undefined);
+    assert.equal(parent('').cgroup, undefined);
+    assert.throws(() => parent('/kubepods/pod1'), { kind: 'invalid_argument' });
+  });
+
+  it('knows which of the cgroups above a pod are absent', () => {
+    const present = (...paths: string[]) => ({ isAbsent: (path: string) => !paths.includes(path) });
+    assert.deepEqual(cgroupsAbove('/a/b/c'), ['/a/b', '/a']);
+    assert.deepEqual(cgroupsAbove('/a'), []);
+    assert.equal(topmostAbsent(present(), '/a/b/c'), '/a');
+    assert.equal(topmostAbsent(present('/a'), '/a/b/c'), '/a/b');
+    assert.equal(topmostAbsent(present('/a', '/a/b'), '/a/b/c'), '');
   });
 
   it('decides what is made', () => {

@@ -14,6 +14,7 @@ import { createNamespaces, insideNetworkNamespace } from '@cribus/host/namespace
 import { hostFailure } from './host-failure.ts';
 import { attach, networkIntent } from './network/attachment.ts';
 import { capabilityArgs, hostPorts } from './network/capabilities.ts';
+import { topmostAbsent } from './pod-cgroup.ts';
 import { mountShm, nameInHosts, podPaths, writePodFiles } from './pod-files.ts';
 import { askWorker, type Caller, type SandboxDeps } from './sandbox-deps.ts';
 import type { SandboxPlan } from './sandbox-plan.ts';
@@ -63,7 +64,9 @@ export async function setUpSandbox(
 
 function firstRecord(deps: SandboxDeps, { id, plan, operation }: Creation): SandboxRecord {
   const paths = podPaths(deps.service.config.roots, id);
-  const cgroupCreated = plan.cgroup !== undefined && !deps.cgroups.exists(plan.cgroup);
+  const { cgroup } = plan;
+  const cgroupCreated = cgroup !== undefined && deps.cgroups.isAbsent(cgroup);
+  const cgroupCreatedFrom = cgroup === undefined ? '' : topmostAbsent(deps.cgroups, cgroup);
   return SandboxRecord.fromPartial({
     format: SANDBOX_FORMAT,
     id,
@@ -80,6 +83,7 @@ function firstRecord(deps: SandboxDeps, { id, plan, operation }: Creation): Sand
     network: plan.hostNetwork ? {} : networkIntent(deps.network.current().list),
     directory: paths.directory,
     cgroupCreated,
+    cgroupCreatedFrom,
     operation: { ...operation, verb: 'run-pod-sandbox' },
   });
 }

@@ -8,7 +8,7 @@ import { unmount, unmountTree } from '@cribus/host/mounts.ts';
 import { removeNamespacePin } from '@cribus/host/namespaces.ts';
 import { detach } from './network/attachment.ts';
 import { capabilityArgs } from './network/capabilities.ts';
-import { podCgroup } from './pod-cgroup.ts';
+import { cgroupsAbove, podCgroup } from './pod-cgroup.ts';
 import { podPaths } from './pod-files.ts';
 import { askWorker, type Caller, type SandboxDeps } from './sandbox-deps.ts';
 import { updateSandbox } from './sandbox-update.ts';
@@ -74,8 +74,8 @@ function removedEmpty(directory: string): boolean {
 }
 
 /**
- * Removes the pod's cgroup if we made it. Where another sandbox still has the same one, that one
- * becomes its owner.
+ * Removes the pod's cgroup if we made it, and those above it that we made. Where another sandbox is
+ * in one of them, that sandbox becomes its owner.
  */
 export async function removeCgroup(
   deps: SandboxDeps,
@@ -83,16 +83,23 @@ export async function removeCgroup(
   record: SandboxRecord,
 ): Promise<void> {
   const cgroup = cgroupOf(deps, record);
-  if (cgroup === undefined || !record.cgroupCreated) return;
-  const heir = deps.store
-    .all()
-    .find((other) => other.id !== record.id && cgroupOf(deps, other) === cgroup);
-  if (heir === undefined) {
-    deps.cgroups.remove(cgroup);
+  if (cgroup === undefined) return;
+  const { cgroupCreated, cgroupCreatedFrom } = record;
+  const others = deps.store.all().filter(({ id }) => id !== record.id);
+  const inherit = (heir: SandboxRecord, fields: Partial<SandboxRecord>) =>
+    updateSandbox(deps, { id: heir.id, change: () => fields, changed: caller.changed });
+  const heir = others.find((other) => cgroupOf(deps, other) === cgroup);
+  if (heir !== undefined) {
+    if (cgroupCreated) await inherit(heir, { cgroupCreated, cgroupCreatedFrom });
     return;
   }
-  const change = () => ({ cgroupCreated: true });
-  await updateSandbox(deps, { id: heir.id, change, changed: caller.changed });
+  if (cgroupCreated) deps.cgroups.remove(cgroup);
+  const ours = (above: string) => cgroupCreatedFrom !== '' && above.startsWith(cgroupCreatedFrom);
+  for (const above of cgroupsAbove(cgroup).filter(ours)) {
+    const inside = others.find((other) => cgroupOf(deps, other)?.startsWith(`${above}/`));
+    if (inside !== undefined) await inherit(inside, { cgroupCreatedFrom });
+    if (inside !== undefined || !deps.cgroups.removeEmpty(above)) return;
+  }
 }
 
 function cgroupOf(deps: SandboxDeps, record: SandboxRecord): string | undefined {

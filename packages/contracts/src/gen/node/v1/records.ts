@@ -213,7 +213,14 @@ export interface SandboxRecord {
     | undefined;
   /** Why it is not ready, for a person; empty while READY. */
   reason: string;
-  operation: OperationStamp | undefined;
+  operation:
+    | OperationStamp
+    | undefined;
+  /**
+   * The topmost cgroup above the pod's that was absent too; empty where there was none. What we made
+   * goes with the last pod in it.
+   */
+  cgroupCreatedFrom: string;
 }
 
 /**
@@ -253,7 +260,7 @@ export interface ContainerRecord {
     | undefined;
   /** Signal name without SIG, as in "TERM". */
   stopSignal: string;
-  /** Of the container's own cgroup, as given to the OCI runtime. */
+  /** Of the container's own cgroup, absolute below the hierarchy, with either cgroup driver. */
   cgroupPath: string;
   /** The sandbox revision that this container was built from. */
   sandboxVersion: Version | undefined;
@@ -1005,6 +1012,7 @@ function createBaseSandboxRecord(): SandboxRecord {
     process: undefined,
     reason: "",
     operation: undefined,
+    cgroupCreatedFrom: "",
   };
 }
 
@@ -1057,6 +1065,9 @@ export const SandboxRecord: MessageFns<SandboxRecord> = {
     }
     if (message.operation !== undefined) {
       OperationStamp.encode(message.operation, writer.uint32(122).fork()).join();
+    }
+    if (message.cgroupCreatedFrom !== "") {
+      writer.uint32(130).string(message.cgroupCreatedFrom);
     }
     return writer;
   },
@@ -1194,6 +1205,14 @@ export const SandboxRecord: MessageFns<SandboxRecord> = {
             message.operation = OperationStamp.decode(reader, reader.uint32());
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.cgroupCreatedFrom = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1235,6 +1254,11 @@ export const SandboxRecord: MessageFns<SandboxRecord> = {
       process: isSet(object.process) ? ProcessIdentity.fromJSON(object.process) : undefined,
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       operation: isSet(object.operation) ? OperationStamp.fromJSON(object.operation) : undefined,
+      cgroupCreatedFrom: isSet(object.cgroupCreatedFrom)
+        ? globalThis.String(object.cgroupCreatedFrom)
+        : isSet(object.cgroup_created_from)
+        ? globalThis.String(object.cgroup_created_from)
+        : "",
     };
   },
 
@@ -1285,6 +1309,9 @@ export const SandboxRecord: MessageFns<SandboxRecord> = {
     if (message.operation !== undefined) {
       obj.operation = OperationStamp.toJSON(message.operation);
     }
+    if (message.cgroupCreatedFrom !== "") {
+      obj.cgroupCreatedFrom = message.cgroupCreatedFrom;
+    }
     return obj;
   },
 
@@ -1322,6 +1349,7 @@ export const SandboxRecord: MessageFns<SandboxRecord> = {
     message.operation = (object.operation !== undefined && object.operation !== null)
       ? OperationStamp.fromPartial(object.operation)
       : undefined;
+    message.cgroupCreatedFrom = object.cgroupCreatedFrom ?? "";
     return message;
   },
 };
