@@ -5,15 +5,27 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { freePort } from '@cribus/cli/tour/registry.ts';
+import { GRPC_CODE } from '@cribus/contracts/failure.ts';
 import {
   ContainerState,
   ListContainersRequest,
+  ListPodSandboxRequest,
+  NamespaceMode,
   PodSandboxState,
+  RunPodSandboxRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
+import { hasCode } from './harness/cri.ts';
 import { fetchText } from './harness/http.ts';
 import { failureOf } from './harness/image-calls.ts';
-import { containerStatus, exec, runPod, shellContainer, startContainer } from './harness/pods.ts';
+import {
+  containerStatus,
+  exec,
+  podConfig,
+  runPod,
+  shellContainer,
+  startContainer,
+} from './harness/pods.ts';
 import { eventually, readLog } from './harness/stack.ts';
 import { stackSuite } from './harness/suite.ts';
 
@@ -122,6 +134,53 @@ describe('pods in gVisor', () => {
     }
     const { state } = await containerStatus(cri, pod.containerId);
     assert.equal(state, ContainerState.CONTAINER_RUNNING, 'the others live on');
+  });
+
+  it('shares process ids as the pod asks: not at all, with a target, or with the whole pod', async () => {
+    const { stack, cri, image } = suite;
+    const seenBy = async (id: string) => (await exec(cri, id, ['ps', '-o', 'args'])).stdout;
+    const withPid = (options: object) => ({
+      linux: { securityContext: { namespaceOptions: options } },
+    });
+    const pod = await runPod(stack, {
+      image,
+      script: 'exec sleep 1001',
+      handler,
+      container: withPid({ pid: NamespaceMode.CONTAINER }),
+    });
+    const add = (name: string, options: object) =>
+      startContainer(
+        cri,
+        pod.podId,
+        shellContainer(image, 'exec sleep 1002', { name, ...withPid(options) }),
+        pod.config,
+      );
+    const own = await add('own', { pid: NamespaceMode.CONTAINER });
+    assert.doesNotMatch(await seenBy(own), /sleep 1001/);
+    const debug = await add('debug', { pid: NamespaceMode.TARGET, targetId: pod.containerId });
+    assert.match(await seenBy(debug), /sleep 1001/);
+    const shared = await add('shared', { pid: NamespaceMode.POD });
+    assert.match(await seenBy(shared), /catatonit/);
+  });
+
+  it("refuses the host's process ids and IPC with a sentence, and leaves nothing of the pod", async () => {
+    const { stack, cri } = suite;
+    for (const options of [{ pid: NamespaceMode.NODE }, { ipc: NamespaceMode.NODE }]) {
+      const config = await podConfig(stack, {
+        linux: { securityContext: { namespaceOptions: options } },
+      });
+      await assert.rejects(
+        cri.call(
+          'runPodSandbox',
+          RunPodSandboxRequest.fromPartial({ config, runtimeHandler: handler }),
+        ),
+        (error) =>
+          hasCode(error, GRPC_CODE.UNIMPLEMENTED) &&
+          /handler gvisor can't give a pod the host's (process ids|IPC)/.test(String(error)),
+      );
+    }
+    const { items } = await cri.call('listPodSandbox', ListPodSandboxRequest.fromPartial({}));
+    assert.deepEqual(items, []);
   });
 
   it('reports a pod whose Sentry was killed as not ready, and its containers as killed', async () => {
