@@ -378,6 +378,37 @@ exec nsenter --net=${hostNet} ${PLUGINS}/${type}\n`;
     assert.ok(again);
   });
 
+  it('marks pods of an earlier boot not ready, frees their addresses, and removes them', async () => {
+    const first = await manager();
+    await worker();
+    const ran = await run(pod('ran', { portMappings: [{ containerPort: 80, hostPort: 18081 }] }));
+    const { id: ofHost } = await run(
+      pod('of-host', {
+        linux: { securityContext: { namespaceOptions: { network: NamespaceMode.NODE } } },
+      }),
+    );
+    await first.crash();
+    open.splice(open.indexOf(first), 1);
+    const { run: runs, state } = rootsBelow(root);
+    // A run directory on a disk keeps its files, and nothing is mounted on them any more.
+    unmountTree(join(runs, 'sandboxes'));
+    await writeFile(join(state, 'sandbox-manager/boot-id'), 'of an earlier boot');
+    await restarted();
+    for (const id of [ran.id, ofHost]) {
+      assert.equal((await get(id))?.phase, SandboxPhase.NOTREADY);
+      assert.equal((await get(id))?.reason, 'the node was restarted');
+    }
+    const limit = systemClock.timeout(8_000);
+    while ((await leases()).length > 0) await systemClock.sleep(20, limit);
+    const metadata = { name: 'ran', uid: 'ran-uid', namespace: 'default', attempt: 1 };
+    const { id: anew } = await run(pod('ran', { metadata }));
+    for (const record of [ran.id, ofHost, anew]) {
+      await ask('stop-pod-sandbox', byId(record));
+      await ask('remove-pod-sandbox', byId(record));
+      assert.equal(existsSync(sandboxPaths(rootsBelow(root), record).pins), false);
+    }
+  });
+
   /** The crashed one's lock is held by this very process, so its file is replaced. */
   async function restarted(): Promise<TestService> {
     await rm(join(rootsBelow(root).state, 'sandbox-manager/lock'));
