@@ -21,6 +21,12 @@ export async function runTourCommand(invocation: Invocation): Promise<number> {
   const config = await currentConfig(stack);
   const { image } = invocation.values;
   const print = (line: string) => console.log(line);
-  await runTour({ stack, config, image, print, signal: ending.signal });
-  return ending.signal.aborted ? 130 : 0;
+  try {
+    await runTour({ stack, config, image, print, signal: ending.signal });
+    return 0;
+  } catch (error) {
+    if (!ending.signal.aborted) throw error;
+    print('Interrupted; what the tour had made is removed.');
+    return 130;
+  }
 }

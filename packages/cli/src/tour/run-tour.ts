@@ -2,14 +2,15 @@
 // each pod, their logs, and where to look next. Everything it makes is gone at its end.
 
 import { randomUUID } from 'node:crypto';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Config } from '@cribus/chassis/config.ts';
-import { Failure } from '@cribus/contracts/failure.ts';
+import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import * as cri from '@cribus/contracts/gen/cri/v1/api.ts';
 import { systemClock } from '@cribus/host/clock.ts';
+import { readFileIfExists } from '@cribus/host/files.ts';
 import { type CriClient, createCriClient } from '../cri-client.ts';
 import { containerTable, podTable } from '../cri-tables.ts';
 import { showPullProgress } from '../pull-progress.ts';
@@ -40,6 +41,8 @@ interface Guide extends TourOptions {
 const HANDLERS = ['runc', 'gvisor'] as const;
 const PAGE = 'hello from a pod\n';
 const STEP_TIMEOUT_MS = 60_000;
+/** Times 0.1 s that a container may take to say what it has to. */
+const EXIT_LOOKS_MAX = 50;
 const PULL_TIMEOUT_MS = 600_000;
 /** How long a page may take after its pod was started: the tour's own, and any other image's. */
 const HTTP_BUDGET_MS = 10_000;
@@ -51,7 +54,7 @@ interface TourPod {
   readonly containerId: string;
   readonly ip: string;
   readonly logPath: string;
-  readonly startMs: number;
+  readonly config: cri.PodSandboxConfig;
 }
 
 type Undo = () => Promise<unknown>;
@@ -179,7 +182,7 @@ async function runPod(
   const startMs = Math.round(systemClock.monotonicMs() - started);
   print(`Pod tour-${pod.handler} runs under handler ${pod.handler}, started in ${startMs} ms`);
   const logPath = join(pod.logs, 'web.log');
-  return { handler: pod.handler, podId: podSandboxId, containerId, ip, logPath, startMs };
+  return { handler: pod.handler, podId: podSandboxId, config, containerId, ip, logPath };
 }
 
 async function sideBySide(guide: Guide, pods: readonly TourPod[]): Promise<string[]> {
@@ -187,7 +190,7 @@ async function sideBySide(guide: Guide, pods: readonly TourPod[]): Promise<strin
     Promise.all(pods.map((pod) => uname(guide, pod))),
     Promise.all(pods.map((pod) => fetchPage(pod, guide))),
   ]);
-  const logs = await Promise.all(pods.map((pod) => lastLogLine(pod)));
+  const logs = await Promise.all(pods.map((pod) => lastLogLine(pod.logPath)));
   return columns([
     { label: '', cells: pods.map((pod) => pod.handler) },
     { label: 'pod IP', cells: pods.map((pod) => pod.ip) },
@@ -220,23 +223,54 @@ function whereNext({ stack, config, print }: TourOptions): void {
   print(`  bin/cribus tour --image docker.io/library/nginx:1${root}`);
 }
 
-async function uname({ client }: Guide, pod: TourPod): Promise<string> {
-  const answer = await client.call(
-    'execSync',
-    cri.ExecSyncRequest.fromPartial({
-      containerId: pod.containerId,
-      cmd: ['uname', '-a'],
-      timeout: 10n,
-    }),
-    { timeoutMs: STEP_TIMEOUT_MS },
-  );
-  if (answer.exitCode !== 0) {
+/** `uname -a` in the pod; another image may have ended by then, or have no such program. */
+async function uname(guide: Guide, pod: TourPod): Promise<string> {
+  const request = { containerId: pod.containerId, cmd: ['uname', '-a'], timeout: 10n };
+  try {
+    const answer = await guide.client.call('execSync', cri.ExecSyncRequest.fromPartial(request), {
+      timeoutMs: STEP_TIMEOUT_MS,
+    });
+    if (answer.exitCode === 0) return answer.stdout.toString().trim();
     throw new Failure(
       'wrong_state',
       `uname -a in pod tour-${pod.handler}: ${answer.stderr.toString()}`,
     );
+  } catch (error) {
+    if (guide.image === undefined || !isFailure(error)) throw error;
+    return unameOnItsOwn(guide, pod, guide.image);
   }
-  return answer.stdout.toString().trim();
+}
+
+/** As the command of one more container of the pod, read from its log. */
+async function unameOnItsOwn(guide: Guide, pod: TourPod, image: string): Promise<string> {
+  const { client, signal } = guide;
+  const config = cri.ContainerConfig.fromPartial({
+    metadata: { name: 'uname', attempt: 0 },
+    image: { image },
+    command: ['uname', '-a'],
+    logPath: 'uname.log',
+    linux: {},
+  });
+  const request = { podSandboxId: pod.podId, config, sandboxConfig: pod.config };
+  try {
+    const { containerId } = await client.call(
+      'createContainer',
+      cri.CreateContainerRequest.fromPartial(request),
+      { timeoutMs: STEP_TIMEOUT_MS },
+    );
+    const started = cri.StartContainerRequest.fromPartial({ containerId });
+    await client.call('startContainer', started, { timeoutMs: STEP_TIMEOUT_MS });
+    const question = cri.ContainerStatusRequest.fromPartial({ containerId });
+    for (let look = 0; look < EXIT_LOOKS_MAX; look += 1) {
+      const { status } = await client.call('containerStatus', question);
+      if (status?.state === cri.ContainerState.CONTAINER_EXITED) break;
+      await systemClock.sleep(100, signal);
+    }
+    return await lastLogLine(join(dirname(pod.logPath), 'uname.log'));
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    return '(there is no uname in this image)';
+  }
 }
 
 /** The page's first line, asked for until the server is up or the budget is over. */
@@ -276,8 +310,8 @@ function get(url: string): Promise<string | Error> {
   });
 }
 
-async function lastLogLine(pod: TourPod): Promise<string> {
-  const text = await readFile(pod.logPath, 'utf8');
+async function lastLogLine(path: string): Promise<string> {
+  const text = (await readFileIfExists(path))?.toString('utf8') ?? '';
   const line = text.split('\n').findLast((one) => one !== '');
   // A CRI log line is `<time> <stream> <tag> <text>`.
   return line?.split(' ').slice(3).join(' ') ?? '(nothing yet)';
