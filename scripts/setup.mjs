@@ -11,6 +11,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -62,9 +63,37 @@ export async function setup() {
     await installDebianPackages(done, signal);
     await installDependencies(done, signal);
   });
+  await buildIfChanged(done);
+  return done;
+}
+
+/** Builds, unless no source has been touched since the last time. */
+async function buildIfChanged(done) {
+  const stamp = join(scratch, 'sources.sha256');
+  const wanted = sourcesDigest(root);
+  const current = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
+  if (current === wanted && existsSync(join(root, 'dist', 'cribus.mjs'))) return;
   const { build } = await import('./build.mjs');
   if ((await build()) > 0) done.push('built dist/');
-  return done;
+  writeFileSync(stamp, wanted);
+}
+
+/** Names, sizes and times of everything that the build reads. */
+function sourcesDigest(root) {
+  const hash = createHash('sha256');
+  const visit = (directory) => {
+    for (const entry of readdirSync(directory, { withFileTypes: true })) {
+      if (entry.name === 'node_modules') continue;
+      const path = join(directory, entry.name);
+      if (entry.isDirectory()) visit(path);
+      else if (entry.isFile()) {
+        const { size, mtimeMs } = statSync(path);
+        hash.update(`${path} ${size} ${mtimeMs}\n`);
+      }
+    }
+  };
+  for (const name of ['packages', 'services', 'scripts']) visit(join(root, name));
+  return hash.update(readFileSync(join(root, 'package.json'))).digest('hex');
 }
 
 /** Runs `work` with a signal that aborts at Ctrl-C, SIGTERM or SIGHUP. */
@@ -96,7 +125,8 @@ function refuseWrongMachine() {
 }
 
 async function installDebianPackages(done, signal) {
-  const missing = DEBIAN_PACKAGES.filter((name) => !isInstalled(name));
+  const installed = installedPackages();
+  const missing = DEBIAN_PACKAGES.filter((name) => !installed.has(name));
   if (missing.length === 0) return;
   progress(`Installing ${missing.length} Debian packages, which may take some minutes`);
   await withoutServiceStarts(async () => {
@@ -113,9 +143,14 @@ async function installDebianPackages(done, signal) {
   done.push(`Debian packages ${missing.join(', ')}`);
 }
 
-function isInstalled(name) {
-  const query = spawnSync('dpkg-query', ['-W', '-f=${Status}', name], { encoding: 'utf8' });
-  return query.status === 0 && query.stdout === 'install ok installed';
+/** Those of our packages that are there; dpkg-query(1) also prints what it knows beside what it misses. */
+function installedPackages() {
+  const format = '${Package} ${Status}\n';
+  const query = spawnSync('dpkg-query', ['-W', `-f=${format}`, ...DEBIAN_PACKAGES], {
+    encoding: 'utf8',
+  });
+  const rows = query.stdout.split('\n').filter((row) => row.endsWith(' install ok installed'));
+  return new Set(rows.map((row) => row.split(' ')[0]));
 }
 
 /** invoke-rc.d(8) asks policy-rc.d; 101 forbids every action. An existing one is put back after. */
