@@ -51,18 +51,22 @@ export function createLogger(options: {
   );
 }
 
-function wrap(to: PinoLogger): Logger {
+/** A child is made at its first line: most of a call's never write one. */
+function wrap(root: PinoLogger, bound: object = {}): Logger {
+  let made: PinoLogger | undefined;
   const write =
     (level: 'debug' | 'info' | 'warn' | 'error') =>
     (fields: object, message: string): void => {
-      if (to.isLevelEnabled(level)) to[level](clean(fields), scrub(message));
+      if (!root.isLevelEnabled(level)) return;
+      made ??= root.child(clean(bound));
+      made[level](clean(fields), scrub(message));
     };
   return {
     debug: write('debug'),
     info: write('info'),
     warn: write('warn'),
     error: write('error'),
-    child: (fields) => wrap(to.child(clean(fields))),
+    child: (fields) => wrap(root, { ...bound, ...fields }),
   };
 }
 

@@ -64,9 +64,10 @@ export function wrapVerb<Request extends object, Response>(
     const requestId = randomUUID();
     const started = options.gateway.clock.monotonicMs();
     const log = options.log.child({ request_id: requestId, verb: name });
-    const caller = callerSignal(call, options);
+    const caller = callerOf(call, options);
     inFlight.inc({ verb: name });
     const finish = (code: number, error: unknown): void => {
+      caller.answered();
       const elapsedMs = options.gateway.clock.monotonicMs() - started;
       inFlight.dec({ verb: name });
       requests.inc({ verb: name, code: CODE_NAMES.get(code) ?? String(code) });
@@ -82,7 +83,7 @@ export function wrapVerb<Request extends object, Response>(
     };
     const carrier = (header: string): string => String(call.metadata.get(header)[0] ?? '');
     const deadlineAtMs = started + leftMs(call, options.gateway.clock);
-    const context = createCall(options, { requestId, signal: caller, log, deadlineAtMs });
+    const context = createCall(options, { requestId, caller, log, deadlineAtMs });
     withSpan(
       `cri ${name}`,
       { kind: 'server', carrier, attributes: { request_id: requestId } },
@@ -123,11 +124,21 @@ export function criMetrics(metrics: Metrics) {
   };
 }
 
-/** Aborts when the caller's deadline passes, when it goes away, or when the service ends. */
-function callerSignal(call: ServerUnaryCall<object, unknown>, options: Wrapping): AbortSignal {
+interface Caller {
+  /** Aborts when the caller's deadline passes, when it goes away, or when the service ends. */
+  readonly signal: AbortSignal;
+  /** The call has been answered; grpc-js says even then that it is cancelled. */
+  answered(): void;
+}
+
+/** The signal is made when somebody waits: a read never does. */
+function callerOf(call: ServerUnaryCall<object, unknown>, options: Wrapping): Caller {
   const { clock } = options.gateway;
   const gone = new AbortController();
+  let answered = false;
+  let signal: AbortSignal | undefined;
   call.on('cancelled', () => {
+    if (answered) return;
     // grpc-js tells a passed deadline and a caller that hung up in the same way.
     const passed = leftMs(call, clock) <= DEADLINE_SLACK_MS;
     gone.abort(
@@ -136,7 +147,15 @@ function callerSignal(call: ServerUnaryCall<object, unknown>, options: Wrapping)
         : new Failure('cancelled', 'the caller went away; the operation goes on'),
     );
   });
-  return AbortSignal.any([gone.signal, options.stopping]);
+  return {
+    get signal() {
+      signal ??= AbortSignal.any([gone.signal, options.stopping]);
+      return signal;
+    },
+    answered: () => {
+      answered = true;
+    },
+  };
 }
 
 /** Until the caller's deadline, in milliseconds; infinite where it has none. */
@@ -150,20 +169,24 @@ function createCall(
   options: Wrapping,
   from: {
     readonly requestId: string;
-    readonly signal: AbortSignal;
+    readonly caller: Caller;
     readonly log: Logger;
     /** The caller's, in monotonic milliseconds. */
     readonly deadlineAtMs: number;
   },
 ): Call {
   const { gateway, bus } = options;
-  const { deadlineAtMs: callerUntilMs, ...context } = from;
+  const { deadlineAtMs: callerUntilMs, requestId, caller, log } = from;
   return {
-    ...context,
+    requestId,
+    log,
+    get signal() {
+      return caller.signal;
+    },
     async ask(verb, request, { owner, graceMs = 0 }) {
       gateway.owners.requireAlive(owner);
       const { budgetMs } = VERBS[verb];
-      const signals = [context.signal];
+      const signals = [caller.signal];
       let deadlineAtMs = callerUntilMs;
       // A pull is bounded by its progress at the owner, and by its caller here.
       if (budgetMs > 0) {
@@ -172,7 +195,6 @@ function createCall(
         deadlineAtMs = Math.min(deadlineAtMs, gateway.clock.monotonicMs() + waitMs);
       }
       const signal = AbortSignal.any(signals);
-      const { requestId } = context;
       const { result, changed } = await bus
         .ask(verb, request, { owner, signal, requestId, deadlineAtMs })
         .catch((error: unknown) => {
