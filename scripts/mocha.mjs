@@ -10,6 +10,7 @@ const SUITES = {
     'packages/*/src/**/*.test.ts',
     'services/*/src/**/*.test.ts',
     'tests/tidy/**/*.test.ts',
+    'tests/bench/**/*.test.ts',
     'deploy/**/*.test.ts',
   ],
   e2e: ['tests/e2e/**/*.test.ts'],

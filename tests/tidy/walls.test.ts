@@ -131,7 +131,9 @@ describe('the walls between packages', () => {
 
 describe('the rules of the house', () => {
   it('reads time and randomness only through host', () => {
-    const banned = /\b(Date\.now|new Date\(\)|Math\.random|setTimeout|setInterval)\b/;
+    // The method of the same name of a socket or a response is its own idle limit.
+    const banned =
+      /(?<!\bresponse\.)\b(Date\.now|new Date\(\)|Math\.random|setTimeout|setInterval)\b/;
     const bad = violations(
       shipped.filter((file) => !file.path.startsWith('packages/host/')),
       (file) =>

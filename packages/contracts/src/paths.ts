@@ -20,6 +20,7 @@ export const SYSTEM_ROOTS: Roots = {
   log: '/var/log/cribus',
 };
 
+/** The four roots of a stack that has everything below one directory (`--root`). */
 export function rootsBelow(directory: string): Roots {
   return {
     run: join(directory, 'run'),
@@ -51,6 +52,7 @@ export interface StackPaths {
   readonly sandboxes: string;
 }
 
+/** Every path of a stack, so that no part spells one itself. Pure: makes nothing. */
 export function stackPaths(roots: Roots): StackPaths {
   return {
     roots,

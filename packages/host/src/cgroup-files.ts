@@ -44,6 +44,7 @@ export function cgroupLevels(root: string, path: string): string[] {
   return levels;
 }
 
+/** False for what is not there, also for a link that leads nowhere. */
 export function isDirectory(directory: string): boolean {
   return statSync(directory, { throwIfNoEntry: false })?.isDirectory() === true;
 }
@@ -152,6 +153,7 @@ export function collectPids(directory: string, pids: Set<number>): void {
   }
 }
 
+/** Sends SIGKILL to each; one that is gone already is as good. */
 export function killPids(pids: readonly number[]): void {
   for (const pid of pids) {
     try {
