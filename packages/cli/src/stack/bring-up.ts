@@ -12,6 +12,7 @@ import { bringLoopbackUp } from '../network/loopback.ts';
 import { provideNetwork } from '../network/provide-network.ts';
 import { provideCredentials } from './credentials.ts';
 import { providePorts, writeConfigs } from './generated.ts';
+import { requireGivenServers } from './given-servers.ts';
 import type { Stack } from './open-stack.ts';
 import { readLivingParts } from './part-state.ts';
 import { planParts } from './parts.ts';
@@ -70,6 +71,7 @@ async function startAll(options: BringUpOptions, lock: UpLock): Promise<RunningS
     nats: ownsNats(stack.config, { natsUrl }),
     redis: ownsRedis(stack.config, { redisUrl }),
   };
+  await requireGivenServers(config, own, signal);
   const sources = await writeConfigs({ stack, config, ports, credentials, own });
   await writePrometheusTargets(stack, config);
   const plans = await planParts(sources).catch(explainMissingBundle);

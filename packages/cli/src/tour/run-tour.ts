@@ -87,9 +87,11 @@ async function showPods(guide: Guide, undos: Undo[]): Promise<void> {
     const pod = await runPod(guide, { handler, image, logs: join(logs, handler) }, undos);
     pods.push(pod);
   }
+  signal.throwIfAborted();
   print("The same manifest under two handlers: one on the host's kernel, one on gVisor's own:");
   for (const line of await sideBySide(guide, pods)) print(line);
   for (const line of await tables(guide)) print(line);
+  signal.throwIfAborted();
 }
 
 /** Newest first; one that fails doesn't keep the others. Answers a phrase for each failure. */
