@@ -106,10 +106,9 @@ process.stdout.write(dependenciesDigest(process.cwd()));`;
       mkdirSync(bin);
       program(
         'dpkg-query',
-        `case "$*" in *" crun"|*" nats-server") [ -e '${base}/installed' ];; esac
-[ $? = 0 ] && printf 'install ok installed'`,
+        `/usr/bin/dpkg-query "$@" | if [ -e '${base}/installed' ]; then cat
+else grep -vE '^(crun|nats-server) '; fi`,
       );
-      // As a package's postinst does by invoke-rc.d.
       program(
         'apt-get',
         `case "$*" in *update*) exit 0;; esac
