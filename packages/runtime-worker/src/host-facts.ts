@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { boundingCapabilities, oomScoreAdjFloor } from '@cribus/host/capabilities.ts';
 import type { CgroupHost } from '@cribus/host/cgroups.ts';
 import { listDevices } from '@cribus/host/devices.ts';
+import { CAPABILITIES } from '@cribus/oci/capabilities.ts';
 import type { HostDevice, HostFacts } from '@cribus/oci/spec-input.ts';
 import type { RuntimeDriver } from './driver.ts';
 
@@ -17,7 +18,7 @@ export function readHostFacts(options: {
   return {
     cgroupVersion: cgroups.version,
     cgroupDriver: options.cgroupDriver,
-    capabilities: boundingCapabilities(),
+    capabilities: boundingCapabilities(CAPABILITIES),
     oomScoreAdjFloor: oomScoreAdjFloor(),
     appArmor: readSwitch('/sys/module/apparmor/parameters/enabled') === 'Y',
     selinux: existsSync('/sys/fs/selinux/enforce'),

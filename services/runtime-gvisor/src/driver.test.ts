@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { versionOf } from '@cribus/runtime-worker/engine-binary.ts';
 import { describe, it } from 'mocha';
-import { classify, commonArgs, versionOf } from './driver.ts';
+import { classify, commonArgs } from './driver.ts';
 import { candidates } from './trial.ts';
 
 describe("runsc's words", () => {

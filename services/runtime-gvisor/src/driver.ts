@@ -1,12 +1,11 @@
 // The driver of runsc: one Sentry per pod, which is the sandbox's root container, and the pod's
 // containers inside it.
 
-import { existsSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
-import { isErrno } from '@cribus/host/errno.ts';
-import { resolveCommand, run } from '@cribus/host/spawn.ts';
+import { run } from '@cribus/host/spawn.ts';
 import type { Spec } from '@cribus/oci/spec.ts';
 import type {
   DriverProbe,
@@ -15,6 +14,7 @@ import type {
   RuntimeDriver,
   SpecRole,
 } from '@cribus/runtime-worker/driver.ts';
+import { findEngine, readableOutput, versionOf } from '@cribus/runtime-worker/engine-binary.ts';
 import { writeRelayingCreate } from '@cribus/runtime-worker/relayed-stdio.ts';
 import { findWorkingMode, type Mode } from './trial.ts';
 
@@ -55,21 +55,6 @@ export const probeGvisor: DriverProbe = async (options) => {
     networkSetting: options.config.network,
   });
 };
-
-function findEngine(engine: string): string {
-  try {
-    const path = resolveCommand(engine);
-    if (existsSync(path)) return path;
-  } catch (error) {
-    if (!isErrno(error, 'ENOENT')) throw error;
-  }
-  throw new Failure('unavailable', `engine ${engine} is not installed on this host`);
-}
-
-/** As 0.0~20221219.0 or release-20260803.0. */
-export function versionOf(text: string): string {
-  return /version\s+(\S+)/.exec(text)?.[1] ?? 'unknown';
-}
 
 /**
  * What every command gets, of the flags that this release knows. Without an overlay of its own in
@@ -178,7 +163,7 @@ const BAD_COMMAND =
 
 /** The only place where runsc's words are matched. */
 export function classify(operation: EngineOperation, exit: EngineExit): Failure {
-  const message = readable(exit.output) || `ended with code ${exit.exitCode ?? 'unknown'}`;
+  const message = readableOutput(exit.output) || `ended with code ${exit.exitCode ?? 'unknown'}`;
   const details = { stage: `engine ${operation}` };
   const runs = operation === 'create' || operation === 'start' || operation === 'exec';
   if (runs && BAD_COMMAND.test(message)) return new Failure('invalid_argument', message, details);
@@ -187,13 +172,4 @@ export function classify(operation: EngineOperation, exit: EngineExit): Failure 
     if (words.test(message)) return new Failure(kind, message, details);
   }
   return new Failure('kubelet_reason', message, details);
-}
-
-function readable(output: string): string {
-  const lines = output.split('\n').filter((line) => line.trim() !== '');
-  const messages = lines.map((line) => {
-    const found = /"msg":"((?:[^"\\]|\\.)*)"/.exec(line)?.[1];
-    return found === undefined ? line : (JSON.parse(`"${found}"`) as string);
-  });
-  return messages.join('; ').trim();
 }

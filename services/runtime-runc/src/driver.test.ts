@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { versionOf } from '@cribus/runtime-worker/engine-binary.ts';
 import { describe, it } from 'mocha';
-import { classify, describeDriver, flavourOf, parseFeatures, versionOf } from './driver.ts';
+import { classify, describeDriver, flavourOf, parseFeatures } from './driver.ts';
 
 describe("runc's and crun's words", () => {
   it('become failures that a caller can act on', () => {

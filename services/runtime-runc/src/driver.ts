@@ -1,19 +1,18 @@
 // The driver of runc and of crun, which share a command line.
 
-import { existsSync } from 'node:fs';
 import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
-import { isErrno } from '@cribus/host/errno.ts';
 import { writeFileAtomic } from '@cribus/host/files.ts';
 import { listMounts } from '@cribus/host/mounts.ts';
-import { resolveCommand, run } from '@cribus/host/spawn.ts';
+import { run } from '@cribus/host/spawn.ts';
 import type {
   DriverProbe,
   EngineExit,
   EngineOperation,
   RuntimeDriver,
 } from '@cribus/runtime-worker/driver.ts';
+import { findEngine, readableOutput, versionOf } from '@cribus/runtime-worker/engine-binary.ts';
 
 const PROBE_BUDGET_MS = 10_000;
 
@@ -33,11 +32,6 @@ export type Flavour = 'runc' | 'crun';
 /** Which of the two a binary is, from `--version`; unknown ones are spoken to like runc. */
 export function flavourOf(versionText: string): Flavour {
   return /^crun version/m.test(versionText) ? 'crun' : 'runc';
-}
-
-/** The first line's version, as 1.1.5+ds1. */
-export function versionOf(versionText: string): string {
-  return /version\s+(\S+)/.exec(versionText)?.[1] ?? 'unknown';
 }
 
 /** Reads `features`; an engine that doesn't know the command (runc before 1.1, crun 1.8) has none. */
@@ -78,16 +72,6 @@ export const probeRunc: DriverProbe = async (options) => {
     extraArgs: options.config.extra_args,
   });
 };
-
-function findEngine(engine: string): string {
-  try {
-    const path = resolveCommand(engine);
-    if (existsSync(path)) return path;
-  } catch (error) {
-    if (!isErrno(error, 'ENOENT')) throw error;
-  }
-  throw new Failure('unavailable', `engine ${engine} is not installed on this host`);
-}
 
 interface Probed {
   readonly enginePath: string;
@@ -160,7 +144,7 @@ const BAD_COMMAND =
   /executable file not found|no such file or directory|permission denied|is a directory|exec format error|chdir to cwd/i;
 
 export function classify(operation: EngineOperation, exit: EngineExit): Failure {
-  const message = readable(exit.output) || `ended with code ${exit.exitCode ?? 'unknown'}`;
+  const message = readableOutput(exit.output) || `ended with code ${exit.exitCode ?? 'unknown'}`;
   const details = { stage: `engine ${operation}` };
   const looksBad = BAD_COMMAND.test(message);
   if (operation === 'exec' && looksBad) return new Failure('invalid_argument', message, details);
@@ -176,16 +160,6 @@ export function classify(operation: EngineOperation, exit: EngineExit): Failure 
     return new Failure('invalid_argument', message, details);
   }
   return new Failure('kubelet_reason', message, details);
-}
-
-/** The last error of JSON log lines, or the text as it is. */
-function readable(output: string): string {
-  const lines = output.split('\n').filter((line) => line.trim() !== '');
-  const messages = lines.map((line) => {
-    const found = /"msg":"((?:[^"\\]|\\.)*)"/.exec(line)?.[1];
-    return found === undefined ? line : (JSON.parse(`"${found}"`) as string);
-  });
-  return messages.join('; ').trim();
 }
 
 const UNIFIED = '/sys/fs/cgroup/unified';
