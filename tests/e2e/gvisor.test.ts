@@ -3,7 +3,9 @@
 
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
-import { release } from 'node:os';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { release, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { freePort } from '@cribus/cli/tour/registry.ts';
 import { GRPC_CODE } from '@cribus/contracts/failure.ts';
 import {
@@ -14,19 +16,22 @@ import {
   PodSandboxState,
   RunPodSandboxRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
-import { describe, it } from 'mocha';
+import { after, before, describe, it } from 'mocha';
 import { hasCode } from './harness/cri.ts';
 import { fetchText } from './harness/http.ts';
 import { failureOf } from './harness/image-calls.ts';
+import { startTestRegistry, type TestRegistry } from './harness/images.ts';
+import { assertNothingLeaked, type HostSnapshot, snapshotHost } from './harness/leaks.ts';
 import {
   containerStatus,
   exec,
   podConfig,
+  pull,
   runPod,
   shellContainer,
   startContainer,
 } from './harness/pods.ts';
-import { eventually, readLog } from './harness/stack.ts';
+import { eventually, readLog, type Stack, startStack } from './harness/stack.ts';
 import { stackSuite } from './harness/suite.ts';
 
 const SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
@@ -277,5 +282,38 @@ describe('pods in gVisor', () => {
       code: 'UNKNOWN',
       message: /^RROUnsupported: .*\/data.*handler can't mount recursively read-only/,
     });
+  });
+});
+
+describe('a runsc at a path of its own', () => {
+  let base: string;
+  let host: HostSnapshot;
+  let registry: TestRegistry;
+  let stack: Stack;
+
+  before(async () => {
+    host = snapshotHost();
+    base = await mkdtemp(join(tmpdir(), 'cribus-e2e-'));
+    const engine = join(base, 'newer runsc');
+    const script = `#!/bin/sh\necho "$*" >> '${base}/asked'\nexec runsc "$@"\n`;
+    await writeFile(engine, script, { mode: 0o755 });
+    registry = await startTestRegistry();
+    const handlers = `[runtimes.handlers.gvisor]\nfamily = "gvisor"\nengine = "${engine}"\n`;
+    stack = await startStack({ config: `[runtimes]\ndefault = "gvisor"\n${handlers}` });
+    await pull(stack.cri, registry.busybox);
+  });
+  after(async () => {
+    await stack?.destroy();
+    await registry?.stop();
+    await rm(base, { recursive: true, force: true });
+    assertNothingLeaked(host);
+  });
+
+  it('runs pods with the runsc whose path the configuration names', async () => {
+    const pod = await runPod(stack, { image: registry.busybox, script: SLEEP });
+    assert.match((await exec(stack.cri, pod.containerId, ['uname', '-r'])).stdout, /^4\./);
+    const asked = await readFile(join(base, 'asked'), 'utf8');
+    assert.match(asked, new RegExp(`^.* create .*${pod.podId}$`, 'm'));
+    assert.match(asked, new RegExp(`^.* start .*${pod.containerId}$`, 'm'));
   });
 });
