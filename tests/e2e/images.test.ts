@@ -114,6 +114,22 @@ describe('images of a real registry', () => {
     assert.equal(await pullImage(stack.cri, both), image.id);
   });
 
+  it('cribus pull brings an image, and says its size, its id, or why not', async () => {
+    const layers = [[{ kind: 'directory' as const, path: 'typed', mode: 0o755 }]];
+    const image = await push(buildImage({ layers, config: {} }), 'test/typed', 'v1');
+    const { code, stdout, stderr } = await stack.cribus('pull', `${image}:v1`);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, new RegExp(`^Pulling ${image}:v1$`, 'm'));
+    const id = /^Pulled in [\d.]+ s \([\d.]+ ?\w+\): (sha256:[0-9a-f]{64})$/m.exec(stdout)?.[1];
+    assert.deepEqual(
+      (await listImages(stack.cri)).map((one) => [one.id, one.repoTags]),
+      [[id, [`${image}:v1`]]],
+    );
+    const absent = await stack.cribus('pull', `${image}:v2`);
+    assert.equal(absent.code, 1);
+    assert.match(absent.stderr, /^cribus: [^\n]*test\/typed:v2[^\n]*\n$/);
+  });
+
   it('ImageStatus of an absent image answers without an image and without an error', async () => {
     for (const name of [
       `${registry.host}/not/there:v1`,
