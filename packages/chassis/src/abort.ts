@@ -1,4 +1,4 @@
-// What an aborted signal means to a caller.
+// What an aborted signal means to a caller, and to one that waits.
 
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 
@@ -13,4 +13,19 @@ export function failureOfAbort(signal: AbortSignal, what: string): Failure {
     return new Failure('timeout', `${what} did not answer in time`, { cause: reason });
   }
   return new Failure('cancelled', `${what}: the caller went away`, { cause: reason });
+}
+
+/** The promise's outcome, or the signal's reason; the work itself goes on. */
+export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  let onAbort: (() => void) | undefined;
+  const aborted = new Promise<never>((_resolve, reject) => {
+    onAbort = () => reject(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    if (onAbort !== undefined) signal.removeEventListener('abort', onAbort);
+  }
 }

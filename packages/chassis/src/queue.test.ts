@@ -21,6 +21,23 @@ describe('queue', () => {
     assert.deepEqual(seen, ['b', 'a1', 'a2']);
   });
 
+  it('lets one that waits for a key leave, and keeps those behind it waiting', async () => {
+    const lock = createKeyedLock();
+    const seen: string[] = [];
+    const slow = lock.run('a', async () => {
+      await systemClock.sleep(30);
+      seen.push('first');
+    });
+    const leaving = new AbortController();
+    const left = lock.run('a', async () => void seen.push('left'), leaving.signal);
+    const last = lock.run('a', async () => void seen.push('last'));
+    leaving.abort(new Error('left'));
+    await assert.rejects(left, /left/);
+    assert.deepEqual(seen, []);
+    await Promise.all([slow, last]);
+    assert.deepEqual(seen, ['first', 'last']);
+  });
+
   it('lets at most max run, and a waiter leave', async () => {
     const semaphore = createSemaphore(2);
     let running = 0;

@@ -1,29 +1,40 @@
 // Small concurrency pieces with a maximum.
 
 import { Failure } from '@cribus/contracts/failure.ts';
+import { orAborted } from './abort.ts';
 
 /** Runs work for one key at a time, in order; keys do not wait for each other. */
 export interface KeyedLock {
-  run<T>(key: string, work: () => Promise<T>): Promise<T>;
+  /** Raises the signal's reason when it aborts before the work has begun, which then never does. */
+  run<T>(key: string, work: () => Promise<T>, signal?: AbortSignal): Promise<T>;
 }
 
 /** Makes a lock that remembers a key only while somebody holds it or waits for it. */
 export function createKeyedLock(): KeyedLock {
   const tails = new Map<string, Promise<void>>();
   return {
-    async run(key, work) {
-      const before = tails.get(key);
+    async run(key, work, signal) {
+      const before = tails.get(key) ?? Promise.resolve();
       let release = () => {};
       const after = new Promise<void>((resolve) => {
         release = resolve;
       });
       tails.set(key, after);
-      try {
-        await before;
-        return await work();
-      } finally {
+      const leave = () => {
         release();
         if (tails.get(key) === after) tails.delete(key);
+      };
+      try {
+        await (signal === undefined ? before : orAborted(before, signal));
+      } catch (error) {
+        // Those behind us still wait for those before us.
+        void before.then(leave);
+        throw error;
+      }
+      try {
+        return await work();
+      } finally {
+        leave();
       }
     },
   };

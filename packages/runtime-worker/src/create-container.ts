@@ -250,11 +250,15 @@ async function reserve(
     podNamespace: sandboxConfig.metadata?.namespace ?? '',
   });
   rollback.add('take the container away', async (signal) => {
-    await worker.lifecycle.run(id, async () => {
-      const now = worker.store.get(id);
-      await discard(worker, now ?? record, signal);
-      if (now !== undefined) await worker.store.remove(id, { changed: context.changed });
-    });
+    await worker.lifecycle.run(
+      id,
+      async () => {
+        const now = worker.store.get(id);
+        await discard(worker, now ?? record, signal);
+        if (now !== undefined) await worker.store.remove(id, { changed: context.changed });
+      },
+      signal,
+    );
   });
   return await worker.store.put(record, { changed: context.changed });
 }

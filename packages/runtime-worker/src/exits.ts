@@ -255,7 +255,7 @@ async function exitCodeOf(
   if (diedWithItsSandbox(worker, record)) return EXIT_CODE_KILLED;
   const { clock, stopping } = worker.service;
   // While a start is in flight the engine denies that there is anything to wait for.
-  await worker.lifecycle.run(record.id, async () => undefined);
+  await worker.lifecycle.run(record.id, async () => undefined, stopping);
   // One that was never started has no code to wait for, and the engine would not answer.
   if (worker.store.get(record.id)?.startedAtNs === 0n) return EXIT_CODE_KILLED;
   const untilMs = clock.monotonicMs() + WAIT_RETRY_BUDGET_MS;

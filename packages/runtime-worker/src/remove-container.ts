@@ -26,27 +26,33 @@ export async function removeOne(worker: Worker, id: string, context: VerbContext
   const now = worker.store.get(id);
   const mayRun = now !== undefined && (isLive(now) || now.phase === ContainerPhase.UNKNOWN);
   if (mayRun) await stopOne(worker, id, { graceMs: 0, context });
-  await worker.lifecycle.run(id, async () => {
-    const record = await worker.changes.apply(
-      id,
-      (current) =>
-        current.phase === ContainerPhase.REMOVING ? undefined : { phase: ContainerPhase.REMOVING },
-      { changed: context.changed },
-    );
-    if (record === undefined) return;
-    await takeAway(worker, record, context.signal);
-    if (!record.sandboxProcess) {
-      await context.ask(
-        'end-lease',
-        { leaseId: id },
-        { owner: IMAGE_SERVICE, operationId: `${id}.end-lease` },
+  await worker.lifecycle.run(
+    id,
+    async () => {
+      const record = await worker.changes.apply(
+        id,
+        (current) =>
+          current.phase === ContainerPhase.REMOVING
+            ? undefined
+            : { phase: ContainerPhase.REMOVING },
+        { changed: context.changed },
       );
-    }
-    // The record goes last: as long as anything may be left, a start-up finds it and finishes.
-    await worker.store.remove(id, { changed: context.changed });
-    worker.released.delete(id);
-    await removeTree(placesOf(worker, id).directory);
-  });
+      if (record === undefined) return;
+      await takeAway(worker, record, context.signal);
+      if (!record.sandboxProcess) {
+        await context.ask(
+          'end-lease',
+          { leaseId: id },
+          { owner: IMAGE_SERVICE, operationId: `${id}.end-lease` },
+        );
+      }
+      // The record goes last: as long as anything may be left, a start-up finds it and finishes.
+      await worker.store.remove(id, { changed: context.changed });
+      worker.released.delete(id);
+      await removeTree(placesOf(worker, id).directory);
+    },
+    context.signal,
+  );
 }
 
 /** The host's side of a container: engine state, cgroup, mounts, bundle, writable layer. Idempotent. */

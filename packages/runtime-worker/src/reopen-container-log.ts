@@ -19,29 +19,33 @@ const POLL_INTERVAL_MS = 10;
  */
 export function reopenContainerLog(worker: Worker): VerbHandler<'reopen-container-log'> {
   return (request, context) =>
-    worker.lifecycle.run(request.containerId, async () => {
-      const record = requireContainer(worker, request.containerId);
-      if (record.phase !== ContainerPhase.RUNNING) {
-        throw new Failure(
-          'wrong_state',
-          `container ${record.id} is ${phaseName(record.phase)}, so its log can't be reopened`,
-        );
-      }
-      if (record.logPath === '' || existsSync(record.logPath)) return {};
-      const { clock } = worker.service;
-      const signal = AbortSignal.any([context.signal, clock.timeout(NEW_LOG_BUDGET_MS)]);
-      try {
-        await tellMonitor(join(placesOf(worker, record.id).bundle, 'ctl'));
-        while (!existsSync(record.logPath)) await clock.sleep(POLL_INTERVAL_MS, signal);
-        return {};
-      } catch (error) {
-        await rm(record.logPath, { force: true });
-        throw new Failure('timeout', `the monitor of ${record.id} did not reopen its log`, {
-          stage: 'reopen log',
-          cause: error,
-        });
-      }
-    });
+    worker.lifecycle.run(
+      request.containerId,
+      async () => {
+        const record = requireContainer(worker, request.containerId);
+        if (record.phase !== ContainerPhase.RUNNING) {
+          throw new Failure(
+            'wrong_state',
+            `container ${record.id} is ${phaseName(record.phase)}, so its log can't be reopened`,
+          );
+        }
+        if (record.logPath === '' || existsSync(record.logPath)) return {};
+        const { clock } = worker.service;
+        const signal = AbortSignal.any([context.signal, clock.timeout(NEW_LOG_BUDGET_MS)]);
+        try {
+          await tellMonitor(join(placesOf(worker, record.id).bundle, 'ctl'));
+          while (!existsSync(record.logPath)) await clock.sleep(POLL_INTERVAL_MS, signal);
+          return {};
+        } catch (error) {
+          await rm(record.logPath, { force: true });
+          throw new Failure('timeout', `the monitor of ${record.id} did not reopen its log`, {
+            stage: 'reopen log',
+            cause: error,
+          });
+        }
+      },
+      context.signal,
+    );
 }
 
 /** Non-blocking: a fifo that nobody reads (ENXIO) has no monitor. */

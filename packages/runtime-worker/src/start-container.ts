@@ -10,34 +10,38 @@ import { placesOf, requireContainer, stamp, type Worker } from './worker.ts';
 /** wrong_state unless it is CREATED; a repeated operation id gets its success again. */
 export function startContainer(worker: Worker): VerbHandler<'start-container'> {
   return (request, context) =>
-    worker.lifecycle.run(request.containerId, async () => {
-      const record = requireContainer(worker, request.containerId);
-      const { id } = record;
-      if (record.phase !== ContainerPhase.CREATED) {
-        if (record.operation?.operationId === context.operationId && record.startedAtNs > 0n) {
-          return {};
+    worker.lifecycle.run(
+      request.containerId,
+      async () => {
+        const record = requireContainer(worker, request.containerId);
+        const { id } = record;
+        if (record.phase !== ContainerPhase.CREATED) {
+          if (record.operation?.operationId === context.operationId && record.startedAtNs > 0n) {
+            return {};
+          }
+          throw new Failure(
+            'wrong_state',
+            `container ${id} is ${phaseName(record.phase)}, so it can't be started`,
+          );
         }
-        throw new Failure(
-          'wrong_state',
-          `container ${id} is ${phaseName(record.phase)}, so it can't be started`,
+        if (record.stopRequested || worker.fenced.has(record.sandboxId)) {
+          throw new Failure('wrong_state', `container ${id} is being stopped`);
+        }
+        const startedAtNs = worker.service.clock.nowNs();
+        await startProcess(worker, id, context.signal);
+        await worker.changes.apply(
+          id,
+          (now) => ({
+            ...(now.phase === ContainerPhase.CREATED ? { phase: ContainerPhase.RUNNING } : {}),
+            startedAtNs,
+            operation: stamp(worker, 'start-container', context),
+          }),
+          { changed: context.changed },
         );
-      }
-      if (record.stopRequested || worker.fenced.has(record.sandboxId)) {
-        throw new Failure('wrong_state', `container ${id} is being stopped`);
-      }
-      const startedAtNs = worker.service.clock.nowNs();
-      await startProcess(worker, id, context.signal);
-      await worker.changes.apply(
-        id,
-        (now) => ({
-          ...(now.phase === ContainerPhase.CREATED ? { phase: ContainerPhase.RUNNING } : {}),
-          startedAtNs,
-          operation: stamp(worker, 'start-container', context),
-        }),
-        { changed: context.changed },
-      );
-      return {};
-    });
+        return {};
+      },
+      context.signal,
+    );
 }
 
 async function startProcess(worker: Worker, id: string, signal: AbortSignal): Promise<void> {

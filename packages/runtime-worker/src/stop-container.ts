@@ -35,12 +35,15 @@ export interface StopOptions {
 export async function stopOne(worker: Worker, id: string, options: StopOptions): Promise<void> {
   const { context } = options;
   // A start in flight ends first: what it starts must be stopped.
-  const record = await worker.lifecycle.run(id, async () =>
-    worker.changes.apply(
-      id,
-      (now) => (isLive(now) && !now.stopRequested ? { stopRequested: true } : undefined),
-      { changed: context.changed },
-    ),
+  const record = await worker.lifecycle.run(
+    id,
+    async () =>
+      worker.changes.apply(
+        id,
+        (now) => (isLive(now) && !now.stopRequested ? { stopRequested: true } : undefined),
+        { changed: context.changed },
+      ),
+    context.signal,
   );
   if (record?.phase === ContainerPhase.UNKNOWN) await endUnknown(worker, id, context);
   if (record === undefined || !isLive(record)) return;
@@ -62,17 +65,21 @@ export async function stopOne(worker: Worker, id: string, options: StopOptions):
 
 /** Nobody watches it: whatever it has of processes is killed, and then it has ended. */
 async function endUnknown(worker: Worker, id: string, context: VerbContext): Promise<void> {
-  await worker.lifecycle.run(id, async () => {
-    await killOrphan(worker, id, context.signal);
-    await worker.exits.awaitStopped(id, context.signal);
-    const finishedAtNs = worker.service.clock.nowNs();
-    const end = { phase: ContainerPhase.EXITED, exitCode: EXIT_CODE_KILLED, finishedAtNs };
-    await worker.changes.apply(
-      id,
-      ({ phase }) => (phase === ContainerPhase.UNKNOWN ? end : undefined),
-      { changed: context.changed },
-    );
-  });
+  await worker.lifecycle.run(
+    id,
+    async () => {
+      await killOrphan(worker, id, context.signal);
+      await worker.exits.awaitStopped(id, context.signal);
+      const finishedAtNs = worker.service.clock.nowNs();
+      const end = { phase: ContainerPhase.EXITED, exitCode: EXIT_CODE_KILLED, finishedAtNs };
+      await worker.changes.apply(
+        id,
+        ({ phase }) => (phase === ContainerPhase.UNKNOWN ? end : undefined),
+        { changed: context.changed },
+      );
+    },
+    context.signal,
+  );
 }
 
 /** The stops of one container share a kill time; an earlier one hurries those that wait. */

@@ -1,6 +1,7 @@
 // Who may create a sandbox under a key (namespace, name, uid, attempt): a retry joins the first
 // call or gets its answer, another request is refused (architecture: a retried call joins).
 
+import { orAborted } from '@cribus/chassis/abort.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { SandboxPhase, type SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { MEMORY_OF_THE_PAST_MS } from '@cribus/contracts/subjects.ts';
@@ -103,19 +104,4 @@ export function judge(
     throw new Failure('conflict', `sandbox ${id} with this metadata is being removed`);
   }
   throw new Failure('already_exists', `sandbox ${id} has this metadata: ${keyOf(existing)}`);
-}
-
-/** The promise's outcome, or the signal's reason; the work itself goes on. */
-export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  let onAbort: (() => void) | undefined;
-  const aborted = new Promise<never>((_resolve, reject) => {
-    onAbort = () => reject(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    if (onAbort !== undefined) signal.removeEventListener('abort', onAbort);
-  }
 }

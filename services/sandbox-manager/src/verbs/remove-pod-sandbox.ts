@@ -1,9 +1,9 @@
 // RemovePodSandbox: stops what still runs, removes its containers and everything of the sandbox.
 // Removing what is absent is success (CRI).
 
+import { orAborted } from '@cribus/chassis/abort.ts';
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { hostFailure } from '../host-failure.ts';
-import { orAborted } from '../reservations.ts';
 import type { Caller, SandboxDeps } from '../sandbox-deps.ts';
 import { removeSandbox } from '../tear-down.ts';
 

@@ -1,10 +1,10 @@
 // StopPodSandbox: kills every container, releases the network and the namespaces. Stopping what is
 // stopped or absent is success (CRI).
 
+import { orAborted } from '@cribus/chassis/abort.ts';
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { SandboxPhase } from '@cribus/contracts/gen/node/v1/records.ts';
 import { hostFailure } from '../host-failure.ts';
-import { orAborted } from '../reservations.ts';
 import type { Caller, SandboxDeps } from '../sandbox-deps.ts';
 import { isStopped, stopSandbox } from '../tear-down.ts';
 
