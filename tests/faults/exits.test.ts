@@ -51,19 +51,19 @@ describe('ends of containers', () => {
 
   async function startWaiting(options: {
     readonly handler: string;
-    readonly then: string;
+    readonly last: string;
     readonly exitCode: number;
     readonly reason: string;
     readonly memoryLimitInBytes?: bigint;
   }): Promise<Waiting> {
-    const { handler, then, exitCode, reason, memoryLimitInBytes } = options;
+    const { handler, last, exitCode, reason, memoryLimitInBytes } = options;
     volumes += 1;
     const hostPath = join(node.stack.root, `signal-${volumes}`);
     await mkdir(hostPath);
     const pod = await runPod(node.stack, {
       image: node.image,
       handler,
-      script: `echo up; ${WAIT} ${then}`,
+      script: `echo up; ${WAIT} ${last}`,
       container: {
         mounts: [{ hostPath, containerPath: '/signal' }],
         linux: memoryLimitInBytes === undefined ? {} : { resources: { memoryLimitInBytes } },
@@ -77,12 +77,12 @@ describe('ends of containers', () => {
 
   const startAll = () =>
     Promise.all([
-      startWaiting({ handler: 'runc', then: 'exit 7', exitCode: 7, reason: 'Error' }),
-      startWaiting({ handler: 'runc', then: 'exit 0', exitCode: 0, reason: 'Completed' }),
-      startWaiting({ handler: 'gvisor', then: 'exit 9', exitCode: 9, reason: 'Error' }),
+      startWaiting({ handler: 'runc', last: 'exit 7', exitCode: 7, reason: 'Error' }),
+      startWaiting({ handler: 'runc', last: 'exit 0', exitCode: 0, reason: 'Completed' }),
+      startWaiting({ handler: 'gvisor', last: 'exit 9', exitCode: 9, reason: 'Error' }),
       startWaiting({
         handler: 'runc',
-        then: EAT_MEMORY,
+        last: EAT_MEMORY,
         exitCode: 137,
         reason: 'OOMKilled',
         memoryLimitInBytes: 33_554_432n,

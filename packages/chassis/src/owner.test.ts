@@ -266,6 +266,12 @@ describe('owner', () => {
       CreateContainerRequest.encode(CreateContainerRequest.fromPartial({})).finish(),
     );
     assert.equal(request.length, 0);
+    // Its subscriptions have reached the server by the time it answers anything.
+    await asker.bus.ask(
+      'inventory',
+      { pageToken: '' },
+      { owner: RUNC, requestId: 'r', signal: soon() },
+    );
     // An asker that vanishes before its answer: nothing acknowledges.
     const vanishing = new AbortController();
     const options = { owner: RUNC, requestId: 'r', operationId: 'op1' };
