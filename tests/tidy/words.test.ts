@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, it } from 'mocha';
 
@@ -166,6 +166,47 @@ describe('the workspace', () => {
       all.filter(([, manifest]) => manifest.type !== 'module').map(([path]) => path),
       [],
     );
+  });
+
+  it('is set up from the Debian packages that are named, and from npm by the lockfile without install scripts', () => {
+    const setup = textOf('scripts/setup.mjs');
+    const list =
+      /^(?:export )?const [A-Z_]+ = \[\n((?: {2}'[a-z0-9-]+',\n)+)\];/m.exec(setup)?.[1] ?? '';
+    const packages = [...list.matchAll(/'([a-z0-9-]+)'/g)].map(([, name]) => name ?? '');
+    assert.ok(packages.length >= 12, `saw only ${packages.length} packages`);
+    const named = textOf('docs/dependencies.md').replace(/^\|.*$/gm, '');
+    assert.deepEqual(
+      packages.filter((name) => !new RegExp(`\\b${name.replace(/-static$/, '')}`).test(named)),
+      [],
+    );
+    assert.ok(setup.includes("'--frozen-lockfile'"));
+    assert.equal(setup.split("'--ignore-scripts'").length, 3, 'of npm ci and of pnpm install');
+    assert.match(textOf('pnpm-workspace.yaml'), /^ignoreScripts: true$/m);
+  });
+
+  it('has no test that reads outside of it', () => {
+    const tests = listed('tests/*.ts', '*.test.ts');
+    let paths = 0;
+    const outside = tests.flatMap((path) =>
+      [...textOf(path).matchAll(/(?:from|import|URL)\s*\(?\s*['"`](\.\.?\/[^'"`]*)/g)].flatMap(
+        ([, name = '']) => {
+          paths += 1;
+          return normalize(join(dirname(path), name)).startsWith('..') ? [`${path}: ${name}`] : [];
+        },
+      ),
+    );
+    assert.ok(paths > 150, `saw only ${paths} paths`);
+    assert.deepEqual(outside, []);
+  });
+
+  it('has no file of end-to-end or fault tests that does not look for what it left behind', () => {
+    const looks = /assertNothingLeaked|stackSuite\(|startFaultNode\(|startSlowNode\(/;
+    const files = listed('tests/e2e/*.test.ts', 'tests/faults/*.test.ts');
+    assert.ok(files.length >= 30, `saw only ${files.length} files`);
+    const starts = /startStack\(|startForeground\(|'up'|\bspawn\(/;
+    const careless = files.filter((path) => !looks.test(textOf(path)) && starts.test(textOf(path)));
+    // Each of its stacks is refused before anything is started.
+    assert.deepEqual(careless, ['tests/e2e/configuration.test.ts']);
   });
 
   it('has a check that holds types, lint, generated files, and the unit tests with the walls', () => {
