@@ -85,7 +85,8 @@ async function measure(
 ): Promise<Samples> {
   const samples = new Samples();
   const idle = new Samples();
-  for (const subject of subjects) await measureMemory(subject, { samples: idle, pods: 0 });
+  say('Memory at rest.');
+  await measureMemory(subjects, { samples: idle, pods: 0 });
   for (let round = 0; round < options.rounds; round += 1) {
     say(`Round ${round + 1} of ${options.rounds}.`);
     // Whoever comes first finds a colder machine: they take turns.
@@ -98,7 +99,7 @@ async function measure(
   for (const row of idle.names()) {
     for (const { name } of subjects) samples.add(row, name, idle.median(row, name) ?? Number.NaN);
   }
-  for (const subject of subjects) await measureMemory(subject, { samples, pods: options.pods });
+  await measureMemory(subjects, { samples, pods: options.pods });
   return samples;
 }
 

@@ -15,8 +15,8 @@ const PARALLEL_EXECS = 8;
 const READ_BLOCK = 40;
 const READ_BLOCKS = 5;
 const FILL_AT_ONCE = 5;
-/** Until what a burst allocated has been given back. */
-const SETTLE_MS = 3_000;
+/** Collectors give back what a burst took only after a while, Go's as well as ours. */
+const REST_MS = 30_000;
 
 const ROW = {
   start: 'start a pod, one by one: ms',
@@ -117,12 +117,14 @@ export async function fillAndRead(
   }
 }
 
-/** Everything that runs for it, but the workload and pause processes. */
+/** Everything that runs for each, but the workload and pause processes, after a rest of all. */
 export async function measureMemory(
-  subject: Subject,
+  subjects: readonly Subject[],
   options: { readonly samples: Samples; readonly pods: number },
 ): Promise<void> {
-  await sleep(SETTLE_MS);
-  const megabytes = proportionalMegabytes(await subject.processes());
-  options.samples.add(`memory at ${options.pods} pods: MB PSS`, subject.name, megabytes);
+  await sleep(REST_MS);
+  for (const subject of subjects) {
+    const megabytes = proportionalMegabytes(await subject.processes());
+    options.samples.add(`memory at ${options.pods} pods: MB PSS`, subject.name, megabytes);
+  }
 }
