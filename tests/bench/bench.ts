@@ -37,6 +37,9 @@ function readOptions(): Options {
   if (!Number.isInteger(pods) || pods < 1 || pods > 200) {
     throw new Error(`--pods ${values.pods}: 1 to 200`);
   }
+  if (values.only !== undefined && values.only !== 'cribus') {
+    throw new Error(`--only ${values.only}: cribus`);
+  }
   return { rounds, pods, only: values.only };
 }
 
@@ -61,16 +64,18 @@ async function main(): Promise<void> {
   };
   say('Starting cribus on a root of its own.');
   keep(await startCribus({ image: registry.busybox, cgroupParent: parent('cribus') }));
-  const version = options.only === 'cribus' ? undefined : containerdVersion();
+  const alone = options.only === 'cribus';
+  const version = alone ? undefined : containerdVersion();
   if (version === undefined) {
-    say('containerd is not here to compare with (apt-get install containerd): cribus alone.');
+    const why = alone ? 'As asked' : 'No containerd on the PATH (apt-get install containerd)';
+    say(`${why}: cribus is measured without it.`);
   } else {
     say(`Starting containerd ${version} on a root of its own.`);
     const pauseImage = await pushPause(registry);
     const cgroupParent = parent('containerd');
     keep(await startContainerd({ image: registry.busybox, pauseImage, cgroupParent }));
   }
-  const floor = options.only === undefined ? await openFloor(parent('floor')) : undefined;
+  const floor = alone ? undefined : await openFloor(parent('floor'));
   if (floor !== undefined) undo.push(() => floor.destroy());
   const samples = await measure(options, subjects, floor);
   const columns = [...subjects.map((subject) => subject.name), ...(floor ? ['floor'] : [])];
