@@ -75,6 +75,7 @@ export async function createWorker(
       driver,
       root: paths.engineRoot,
       log: `${paths.run}/engine.log`,
+      startLog: (id) => `${containerPaths(service.config.roots, token, id).bundle}/start.log`,
       clock: service.clock,
       metrics: service.metrics,
     }),

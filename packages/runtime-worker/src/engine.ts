@@ -94,6 +94,8 @@ export interface EngineOptions {
   readonly root: string;
   /** The engine's --log. */
   readonly log: string;
+  /** The --log of one container's start; in its bundle, so that it goes with it. */
+  readonly startLog: (id: string) => string;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'timed'>;
 }
@@ -186,7 +188,7 @@ async function startWith(
   },
 ): Promise<void> {
   const { driver } = options;
-  const log = `${options.log}.${start.id}`;
+  const log = options.startLog(start.id);
   try {
     const { exitCode } = await options.metrics.timed('engine', `${driver.family} start`, () =>
       run({
