@@ -25,6 +25,8 @@ import { assertNothingLeaked, type HostSnapshot, snapshotHost } from './harness/
 import { CRIBUS, eventually, PROJECT_ROOT, runCommand } from './harness/stack.ts';
 
 const POLICY = '/usr/sbin/policy-rc.d';
+/** By its own path: under npm `node` is a shell script of the workspace, which takes the signals. */
+const NODE = `'${process.execPath}'`;
 const OWN_POLICY = '#!/bin/sh\n# The machine has one of its own.\nexit 104\n';
 
 describe('a newcomer, with the tree in a directory with a space and a colon in its name', () => {
@@ -140,7 +142,7 @@ touch '${base}/installed'`,
         rmSync(join(base, 'installed'), { force: true });
         writeFileSync(join(base, 'slow'), '');
         const interrupted = await inMountNamespace(
-          `${preparePolicy(owned)} node scripts/setup.mjs & pid=$!
+          `${preparePolicy(owned)} ${NODE} scripts/setup.mjs & pid=$!
            until grep -qs cribus ${POLICY}; do sleep 0.1; done; sleep 0.3; kill -TERM $pid
            wait $pid; code=$?; ${showPolicy} exit $code`,
         );
@@ -149,10 +151,10 @@ touch '${base}/installed'`,
         assertPolicy(interrupted.stdout, owned);
 
         const killed = await inMountNamespace(
-          `${preparePolicy(owned)} node scripts/setup.mjs & pid=$!
+          `${preparePolicy(owned)} ${NODE} scripts/setup.mjs & pid=$!
            until grep -qs cribus ${POLICY}; do sleep 0.1; done; sleep 0.3; kill -KILL $pid
            wait $pid; kill $(cat '${base}/apt.pid'); rm '${base}/slow'
-           node scripts/setup.mjs; code=$?; ${showPolicy} exit $code`,
+           ${NODE} scripts/setup.mjs; code=$?; ${showPolicy} exit $code`,
         );
         assert.equal(killed.code, 0, killed.stderr);
         assertPolicy(killed.stdout, owned);
