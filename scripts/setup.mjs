@@ -191,6 +191,8 @@ async function installDependencies(done, signal) {
     'pnpm install',
     signal,
   );
+  // npm puts this shell script in front of every `node`, where it would take the signals meant for ours.
+  rmSync(join(root, 'node_modules', '.bin', 'node'), { force: true });
   writeFileSync(`${stamp}.new`, wanted);
   renameSync(`${stamp}.new`, stamp);
   done.push(`npm dependencies, with Node ${pinnedVersion()} for the services`);
