@@ -7,6 +7,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { DescribeRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { runtimeOwner, verbSubject } from '@cribus/contracts/subjects.ts';
 import { systemClock } from '@cribus/host/clock.ts';
@@ -17,7 +18,7 @@ import { createNatsServer, freePort, type TestServer } from './testing/servers.t
 import { tracingWanted } from './tracing.ts';
 
 const ECHO = runtimeOwner('echo');
-const FIXTURE = new URL('./testing/echo-service.ts', import.meta.url).pathname;
+const FIXTURE = fileURLToPath(new URL('./testing/echo-service.ts', import.meta.url));
 
 interface Running {
   readonly child: ChildProcess;
