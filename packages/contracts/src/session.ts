@@ -18,6 +18,8 @@ export const FRAME = {
   failure: 6,
   /** Nothing more comes on stdin. */
   stdinEnd: 7,
+  /** Nothing more comes on stdout, while stdin is still taken: a forwarded port's half-close. */
+  stdoutEnd: 8,
 } as const;
 
 export type FrameType = (typeof FRAME)[keyof typeof FRAME];

@@ -11,20 +11,26 @@ import { unmountTree } from '@cribus/host/mounts.ts';
 import { adoptOrphans } from '@cribus/host/reap.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
 import { adoptContainers, hasLive } from './adoption.ts';
+import { attach } from './attach.ts';
+import { checkpointContainer } from './checkpoint-container.ts';
 import { createContainer } from './create-container.ts';
 import { createWorker, type OpenedWorker } from './create-worker.ts';
 import { describeObject } from './describe.ts';
 import type { DriverProbe, RuntimeDriver } from './driver.ts';
+import { exec } from './exec.ts';
 import { execSync } from './exec-sync.ts';
 import { readHostFacts } from './host-facts.ts';
 import { hostLacks } from './host-lacks.ts';
 import { phaseName } from './phases.ts';
+import { portForward } from './port-forward.ts';
 import { removeContainer } from './remove-container.ts';
 import { reopenContainerLog } from './reopen-container-log.ts';
+import { sampleContainers } from './sample-containers.ts';
 import { startContainer } from './start-container.ts';
 import { startSandbox } from './start-sandbox.ts';
 import { stopContainer } from './stop-container.ts';
 import { removeSandbox, stopSandbox } from './stop-sandbox.ts';
+import { updateContainerResources } from './update-container-resources.ts';
 import type { Worker } from './worker.ts';
 
 /**
@@ -117,6 +123,12 @@ export function runtimeVerbs(worker: Worker): VerbTable<'runtime'> {
     'remove-container': removeContainer(worker),
     'reopen-container-log': reopenContainerLog(worker),
     'exec-sync': execSync(worker),
+    exec: exec(worker),
+    attach: attach(worker),
+    'port-forward': portForward(worker),
+    'update-container-resources': updateContainerResources(worker),
+    'checkpoint-container': checkpointContainer(worker),
+    'sample-containers': sampleContainers(worker),
   };
 }
 

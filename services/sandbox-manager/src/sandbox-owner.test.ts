@@ -143,6 +143,12 @@ exec nsenter --net=${hostNet} ${PLUGINS}/${type}\n`;
         'remove-container': refuse,
         'reopen-container-log': refuse,
         'exec-sync': refuse,
+        exec: refuse,
+        attach: refuse,
+        'port-forward': refuse,
+        'update-container-resources': refuse,
+        'checkpoint-container': refuse,
+        'sample-containers': refuse,
         describe: refuse,
       },
     });

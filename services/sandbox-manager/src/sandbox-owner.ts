@@ -22,8 +22,10 @@ import { getSandbox } from './verbs/get-sandbox.ts';
 import { removePodSandbox } from './verbs/remove-pod-sandbox.ts';
 import { reportSandboxExit } from './verbs/report-sandbox-exit.ts';
 import { runPodSandbox } from './verbs/run-pod-sandbox.ts';
+import { sampleSandboxes } from './verbs/sample-sandboxes.ts';
 import { stopPodSandbox } from './verbs/stop-pod-sandbox.ts';
 import { updateRuntimeConfig } from './verbs/update-runtime-config.ts';
+import { updateSandboxResources } from './verbs/update-sandbox-resources.ts';
 
 /** Takes the lock, brings the records in line with the host, and serves the verbs. */
 export async function startSandboxManager(service: Service): Promise<void> {
@@ -52,6 +54,8 @@ export async function startSandboxManager(service: Service): Promise<void> {
       'remove-pod-sandbox': removePodSandbox(deps),
       'get-sandbox': getSandbox(deps),
       'update-runtime-config': updateRuntimeConfig(deps),
+      'update-sandbox-resources': updateSandboxResources(deps),
+      'sample-sandboxes': sampleSandboxes(deps),
       'report-sandbox-exit': reportSandboxExit(deps),
       describe: describe(deps),
     },

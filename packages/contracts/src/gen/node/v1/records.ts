@@ -378,6 +378,27 @@ export interface HandlerStatus_DetailsEntry {
   value: string;
 }
 
+/**
+ * One reading of a cgroup. An absent message or optional field means that the kernel does not count
+ * it here: never zero in its place.
+ */
+export interface CgroupUsage {
+  sampledAtNs: bigint;
+  cpuNs?: bigint | undefined;
+  memoryUsageBytes?: bigint | undefined;
+}
+
+export interface ContainerUsage {
+  containerId: string;
+  cgroup: CgroupUsage | undefined;
+}
+
+export interface SandboxUsage {
+  podSandboxId: string;
+  /** Of the pod's cgroup; absent where the pod has none of its own. */
+  cgroup: CgroupUsage | undefined;
+}
+
 function createBaseVersion(): Version {
   return { epoch: 0n, revision: 0n };
 }
@@ -3463,6 +3484,310 @@ export const HandlerStatus_DetailsEntry: MessageFns<HandlerStatus_DetailsEntry> 
     const message = createBaseHandlerStatus_DetailsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseCgroupUsage(): CgroupUsage {
+  return { sampledAtNs: 0n, cpuNs: undefined, memoryUsageBytes: undefined };
+}
+
+export const CgroupUsage: MessageFns<CgroupUsage> = {
+  encode(message: CgroupUsage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sampledAtNs !== 0n) {
+      if (BigInt.asIntN(64, message.sampledAtNs) !== message.sampledAtNs) {
+        throw new globalThis.Error("value provided for field message.sampledAtNs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.sampledAtNs);
+    }
+    if (message.cpuNs !== undefined) {
+      if (BigInt.asUintN(64, message.cpuNs) !== message.cpuNs) {
+        throw new globalThis.Error("value provided for field message.cpuNs of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.cpuNs);
+    }
+    if (message.memoryUsageBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryUsageBytes) !== message.memoryUsageBytes) {
+        throw new globalThis.Error("value provided for field message.memoryUsageBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.memoryUsageBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CgroupUsage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCgroupUsage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sampledAtNs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.cpuNs = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.memoryUsageBytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CgroupUsage {
+    return {
+      sampledAtNs: isSet(object.sampledAtNs)
+        ? BigInt(object.sampledAtNs)
+        : isSet(object.sampled_at_ns)
+        ? BigInt(object.sampled_at_ns)
+        : 0n,
+      cpuNs: isSet(object.cpuNs) ? BigInt(object.cpuNs) : isSet(object.cpu_ns) ? BigInt(object.cpu_ns) : undefined,
+      memoryUsageBytes: isSet(object.memoryUsageBytes)
+        ? BigInt(object.memoryUsageBytes)
+        : isSet(object.memory_usage_bytes)
+        ? BigInt(object.memory_usage_bytes)
+        : undefined,
+    };
+  },
+
+  toJSON(message: CgroupUsage): unknown {
+    const obj: any = {};
+    if (message.sampledAtNs !== 0n) {
+      obj.sampledAtNs = message.sampledAtNs.toString();
+    }
+    if (message.cpuNs !== undefined) {
+      obj.cpuNs = message.cpuNs.toString();
+    }
+    if (message.memoryUsageBytes !== undefined) {
+      obj.memoryUsageBytes = message.memoryUsageBytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CgroupUsage>): CgroupUsage {
+    return CgroupUsage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CgroupUsage>): CgroupUsage {
+    const message = createBaseCgroupUsage();
+    message.sampledAtNs = (object.sampledAtNs !== undefined && object.sampledAtNs !== null)
+      ? BigInt(object.sampledAtNs)
+      : 0n;
+    message.cpuNs = (object.cpuNs !== undefined && object.cpuNs !== null) ? BigInt(object.cpuNs) : undefined;
+    message.memoryUsageBytes = (object.memoryUsageBytes !== undefined && object.memoryUsageBytes !== null)
+      ? BigInt(object.memoryUsageBytes)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseContainerUsage(): ContainerUsage {
+  return { containerId: "", cgroup: undefined };
+}
+
+export const ContainerUsage: MessageFns<ContainerUsage> = {
+  encode(message: ContainerUsage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.containerId !== "") {
+      writer.uint32(10).string(message.containerId);
+    }
+    if (message.cgroup !== undefined) {
+      CgroupUsage.encode(message.cgroup, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ContainerUsage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseContainerUsage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.containerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.cgroup = CgroupUsage.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ContainerUsage {
+    return {
+      containerId: isSet(object.containerId)
+        ? globalThis.String(object.containerId)
+        : isSet(object.container_id)
+        ? globalThis.String(object.container_id)
+        : "",
+      cgroup: isSet(object.cgroup) ? CgroupUsage.fromJSON(object.cgroup) : undefined,
+    };
+  },
+
+  toJSON(message: ContainerUsage): unknown {
+    const obj: any = {};
+    if (message.containerId !== "") {
+      obj.containerId = message.containerId;
+    }
+    if (message.cgroup !== undefined) {
+      obj.cgroup = CgroupUsage.toJSON(message.cgroup);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ContainerUsage>): ContainerUsage {
+    return ContainerUsage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ContainerUsage>): ContainerUsage {
+    const message = createBaseContainerUsage();
+    message.containerId = object.containerId ?? "";
+    message.cgroup = (object.cgroup !== undefined && object.cgroup !== null)
+      ? CgroupUsage.fromPartial(object.cgroup)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSandboxUsage(): SandboxUsage {
+  return { podSandboxId: "", cgroup: undefined };
+}
+
+export const SandboxUsage: MessageFns<SandboxUsage> = {
+  encode(message: SandboxUsage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.podSandboxId !== "") {
+      writer.uint32(10).string(message.podSandboxId);
+    }
+    if (message.cgroup !== undefined) {
+      CgroupUsage.encode(message.cgroup, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SandboxUsage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSandboxUsage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.podSandboxId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.cgroup = CgroupUsage.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SandboxUsage {
+    return {
+      podSandboxId: isSet(object.podSandboxId)
+        ? globalThis.String(object.podSandboxId)
+        : isSet(object.pod_sandbox_id)
+        ? globalThis.String(object.pod_sandbox_id)
+        : "",
+      cgroup: isSet(object.cgroup) ? CgroupUsage.fromJSON(object.cgroup) : undefined,
+    };
+  },
+
+  toJSON(message: SandboxUsage): unknown {
+    const obj: any = {};
+    if (message.podSandboxId !== "") {
+      obj.podSandboxId = message.podSandboxId;
+    }
+    if (message.cgroup !== undefined) {
+      obj.cgroup = CgroupUsage.toJSON(message.cgroup);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SandboxUsage>): SandboxUsage {
+    return SandboxUsage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SandboxUsage>): SandboxUsage {
+    const message = createBaseSandboxUsage();
+    message.podSandboxId = object.podSandboxId ?? "";
+    message.cgroup = (object.cgroup !== undefined && object.cgroup !== null)
+      ? CgroupUsage.fromPartial(object.cgroup)
+      : undefined;
     return message;
   },
 };
