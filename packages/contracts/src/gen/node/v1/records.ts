@@ -320,6 +320,17 @@ export interface LeaseRecord {
   handler: string;
   layerNames: string[];
   takenAtNs: bigint;
+  /** Images that the container mounts as volumes, each once. */
+  volumes: LeasedVolume[];
+}
+
+/** An image whose layers are leased to be mounted as a volume. */
+export interface LeasedVolume {
+  /** As it was asked for. */
+  image: string;
+  imageId: string;
+  /** Topmost first. */
+  layerNames: string[];
 }
 
 /** One object as its owner reports it, deletions included. */
@@ -2500,7 +2511,7 @@ export const ImageRecord: MessageFns<ImageRecord> = {
 };
 
 function createBaseLeaseRecord(): LeaseRecord {
-  return { format: 0, id: "", imageId: "", handler: "", layerNames: [], takenAtNs: 0n };
+  return { format: 0, id: "", imageId: "", handler: "", layerNames: [], takenAtNs: 0n, volumes: [] };
 }
 
 export const LeaseRecord: MessageFns<LeaseRecord> = {
@@ -2525,6 +2536,9 @@ export const LeaseRecord: MessageFns<LeaseRecord> = {
         throw new globalThis.Error("value provided for field message.takenAtNs of type int64 too large");
       }
       writer.uint32(48).int64(message.takenAtNs);
+    }
+    for (const v of message.volumes) {
+      LeasedVolume.encode(v!, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -2590,6 +2604,14 @@ export const LeaseRecord: MessageFns<LeaseRecord> = {
             message.takenAtNs = reader.int64() as bigint;
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.volumes.push(LeasedVolume.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2622,6 +2644,9 @@ export const LeaseRecord: MessageFns<LeaseRecord> = {
         : isSet(object.taken_at_ns)
         ? BigInt(object.taken_at_ns)
         : 0n,
+      volumes: globalThis.Array.isArray(object?.volumes)
+        ? object.volumes.map((e: any) => LeasedVolume.fromJSON(e))
+        : [],
     };
   },
 
@@ -2645,6 +2670,9 @@ export const LeaseRecord: MessageFns<LeaseRecord> = {
     if (message.takenAtNs !== 0n) {
       obj.takenAtNs = message.takenAtNs.toString();
     }
+    if (message.volumes?.length) {
+      obj.volumes = message.volumes.map((e) => LeasedVolume.toJSON(e));
+    }
     return obj;
   },
 
@@ -2659,6 +2687,116 @@ export const LeaseRecord: MessageFns<LeaseRecord> = {
     message.handler = object.handler ?? "";
     message.layerNames = object.layerNames?.map((e) => e) || [];
     message.takenAtNs = (object.takenAtNs !== undefined && object.takenAtNs !== null) ? BigInt(object.takenAtNs) : 0n;
+    message.volumes = object.volumes?.map((e) => LeasedVolume.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseLeasedVolume(): LeasedVolume {
+  return { image: "", imageId: "", layerNames: [] };
+}
+
+export const LeasedVolume: MessageFns<LeasedVolume> = {
+  encode(message: LeasedVolume, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.image !== "") {
+      writer.uint32(10).string(message.image);
+    }
+    if (message.imageId !== "") {
+      writer.uint32(18).string(message.imageId);
+    }
+    for (const v of message.layerNames) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LeasedVolume {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLeasedVolume();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.image = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.imageId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.layerNames.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): LeasedVolume {
+    return {
+      image: isSet(object.image) ? globalThis.String(object.image) : "",
+      imageId: isSet(object.imageId)
+        ? globalThis.String(object.imageId)
+        : isSet(object.image_id)
+        ? globalThis.String(object.image_id)
+        : "",
+      layerNames: globalThis.Array.isArray(object?.layerNames)
+        ? object.layerNames.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.layer_names)
+        ? object.layer_names.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: LeasedVolume): unknown {
+    const obj: any = {};
+    if (message.image !== "") {
+      obj.image = message.image;
+    }
+    if (message.imageId !== "") {
+      obj.imageId = message.imageId;
+    }
+    if (message.layerNames?.length) {
+      obj.layerNames = message.layerNames;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<LeasedVolume>): LeasedVolume {
+    return LeasedVolume.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LeasedVolume>): LeasedVolume {
+    const message = createBaseLeasedVolume();
+    message.image = object.image ?? "";
+    message.imageId = object.imageId ?? "";
+    message.layerNames = object.layerNames?.map((e) => e) || [];
     return message;
   },
 };

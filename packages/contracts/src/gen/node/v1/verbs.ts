@@ -17,6 +17,7 @@ import {
 import {
   ContainerUsage,
   ImageRecord,
+  LeasedVolume,
   ObjectReport,
   OwnerStatus,
   ProcessIdentity,
@@ -91,6 +92,8 @@ export interface TakeLeaseRequest {
   handler: string;
   /** Image id, tag or digest reference. */
   image: string;
+  /** The same for images that the container mounts as volumes, each once. */
+  volumeImages: string[];
 }
 
 export interface TakeLeaseResponse {
@@ -98,6 +101,8 @@ export interface TakeLeaseResponse {
   layersDir: string;
   /** Topmost first, as overlayfs' lowerdir wants them. */
   layerNames: string[];
+  /** One for each of volume_images. */
+  volumes: LeasedVolume[];
 }
 
 export interface EndLeaseRequest {
@@ -1170,7 +1175,7 @@ export const RemoveImageRequest: MessageFns<RemoveImageRequest> = {
 };
 
 function createBaseTakeLeaseRequest(): TakeLeaseRequest {
-  return { leaseId: "", handler: "", image: "" };
+  return { leaseId: "", handler: "", image: "", volumeImages: [] };
 }
 
 export const TakeLeaseRequest: MessageFns<TakeLeaseRequest> = {
@@ -1183,6 +1188,9 @@ export const TakeLeaseRequest: MessageFns<TakeLeaseRequest> = {
     }
     if (message.image !== "") {
       writer.uint32(26).string(message.image);
+    }
+    for (const v of message.volumeImages) {
+      writer.uint32(34).string(v!);
     }
     return writer;
   },
@@ -1224,6 +1232,14 @@ export const TakeLeaseRequest: MessageFns<TakeLeaseRequest> = {
             message.image = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.volumeImages.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1245,6 +1261,11 @@ export const TakeLeaseRequest: MessageFns<TakeLeaseRequest> = {
         : "",
       handler: isSet(object.handler) ? globalThis.String(object.handler) : "",
       image: isSet(object.image) ? globalThis.String(object.image) : "",
+      volumeImages: globalThis.Array.isArray(object?.volumeImages)
+        ? object.volumeImages.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.volume_images)
+        ? object.volume_images.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -1259,6 +1280,9 @@ export const TakeLeaseRequest: MessageFns<TakeLeaseRequest> = {
     if (message.image !== "") {
       obj.image = message.image;
     }
+    if (message.volumeImages?.length) {
+      obj.volumeImages = message.volumeImages;
+    }
     return obj;
   },
 
@@ -1270,12 +1294,13 @@ export const TakeLeaseRequest: MessageFns<TakeLeaseRequest> = {
     message.leaseId = object.leaseId ?? "";
     message.handler = object.handler ?? "";
     message.image = object.image ?? "";
+    message.volumeImages = object.volumeImages?.map((e) => e) || [];
     return message;
   },
 };
 
 function createBaseTakeLeaseResponse(): TakeLeaseResponse {
-  return { image: undefined, layersDir: "", layerNames: [] };
+  return { image: undefined, layersDir: "", layerNames: [], volumes: [] };
 }
 
 export const TakeLeaseResponse: MessageFns<TakeLeaseResponse> = {
@@ -1288,6 +1313,9 @@ export const TakeLeaseResponse: MessageFns<TakeLeaseResponse> = {
     }
     for (const v of message.layerNames) {
       writer.uint32(26).string(v!);
+    }
+    for (const v of message.volumes) {
+      LeasedVolume.encode(v!, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -1329,6 +1357,14 @@ export const TakeLeaseResponse: MessageFns<TakeLeaseResponse> = {
             message.layerNames.push(reader.string());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.volumes.push(LeasedVolume.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1354,6 +1390,9 @@ export const TakeLeaseResponse: MessageFns<TakeLeaseResponse> = {
         : globalThis.Array.isArray(object?.layer_names)
         ? object.layer_names.map((e: any) => globalThis.String(e))
         : [],
+      volumes: globalThis.Array.isArray(object?.volumes)
+        ? object.volumes.map((e: any) => LeasedVolume.fromJSON(e))
+        : [],
     };
   },
 
@@ -1368,6 +1407,9 @@ export const TakeLeaseResponse: MessageFns<TakeLeaseResponse> = {
     if (message.layerNames?.length) {
       obj.layerNames = message.layerNames;
     }
+    if (message.volumes?.length) {
+      obj.volumes = message.volumes.map((e) => LeasedVolume.toJSON(e));
+    }
     return obj;
   },
 
@@ -1381,6 +1423,7 @@ export const TakeLeaseResponse: MessageFns<TakeLeaseResponse> = {
       : undefined;
     message.layersDir = object.layersDir ?? "";
     message.layerNames = object.layerNames?.map((e) => e) || [];
+    message.volumes = object.volumes?.map((e) => LeasedVolume.fromPartial(e)) || [];
     return message;
   },
 };
