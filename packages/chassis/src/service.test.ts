@@ -110,6 +110,31 @@ describe('runService', () => {
     assert.equal(one.stderr, '');
   });
 
+  it('tells the service manager when it is ready, that it lives, and when it ends', async () => {
+    const path = join(directory, 'notify');
+    const receiver = spawn('perl', ['-e', RECEIVE, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const said: string[] = [];
+    const heard = (state: string, times = 1) =>
+      new Promise<void>((resolve) => {
+        const look = () => {
+          if (said.filter((each) => each === state).length >= times) resolve();
+        };
+        receiver.stdout.on('data', look);
+        look();
+      });
+    receiver.stdout.on('data', (chunk) => said.push(...String(chunk).trim().split('\n')));
+    try {
+      await heard('bound');
+      const one = await start(config(), { NOTIFY_SOCKET: path, WATCHDOG_USEC: '100000' });
+      await heard('WATCHDOG=1', 3);
+      one.child.kill('SIGTERM');
+      await heard('STOPPING=1');
+      assert.equal(said[1], 'READY=1');
+    } finally {
+      receiver.kill();
+    }
+  });
+
   it('raises its epoch at each start', async () => {
     const first = await start(config());
     await until('/readyz', 200);
@@ -195,3 +220,10 @@ describe('runService', () => {
     assert.equal(tracingWanted({ ...endpoint, OTEL_SDK_DISABLED: 'TRUE' }), false);
   });
 });
+
+/** Node has no unix datagrams; perl, which every Debian has, prints what it gets. */
+const RECEIVE = `
+use Socket; $| = 1;
+socket(my $s, PF_UNIX, SOCK_DGRAM, 0) or die; bind($s, sockaddr_un($ARGV[0])) or die $!;
+print "bound\\n"; while (defined recv($s, my $data, 4096, 0)) { print "$data\\n" }
+`;

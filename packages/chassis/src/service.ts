@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import { type Clock, systemClock } from '@cribus/host/clock.ts';
 import { isErrno } from '@cribus/host/errno.ts';
+import { readServiceManager, type ServiceManager } from '@cribus/host/service-manager.ts';
 import { observeAsks } from './bus/observe-asks.ts';
 import { type Bus, connectBus } from './bus.ts';
 import { type Config, parseConfig } from './config.ts';
@@ -36,6 +37,8 @@ export interface Service {
   readonly bus: Bus;
   readonly mirror: StateMirror;
   readonly metrics: Metrics;
+  /** Listening sockets that the service manager opened for this service. */
+  readonly listenFds: readonly number[];
   /** Aborts when the service is told to end. */
   readonly stopping: AbortSignal;
   /** Part of /readyz: every named check must be true. */
@@ -82,6 +85,7 @@ interface Run {
   readonly metrics: Metrics;
   readonly checks: Map<string, () => boolean>;
   readonly stopping: AbortController;
+  readonly manager: ServiceManager;
   readonly instanceId: string;
   onStop(step: string, work: () => Promise<void> | void): void;
   /** Runs the steps, last registered first, and exits the process. */
@@ -96,12 +100,14 @@ async function prepare(name: ServiceName): Promise<Run> {
   const log = createLogger({ service: name, level: config.log.level });
   const metrics = createMetrics(name);
   const clock = systemClock;
+  const manager = readServiceManager(process.env);
   const steps: { readonly step: string; readonly work: () => Promise<void> | void }[] = [];
   const stopping = new AbortController();
   let ending: Promise<void> | undefined;
 
   const end = (exitCode: number): Promise<void> => {
     ending ??= (async () => {
+      tellManager(run, 'STOPPING=1');
       if (!stopping.signal.aborted) stopping.abort(new Failure('unavailable', `${name} stops`));
       for (const { step, work } of steps.reverse()) await runStep({ step, work, clock, log });
       log.info({ exit_code: exitCode }, 'stopped');
@@ -117,6 +123,7 @@ async function prepare(name: ServiceName): Promise<Run> {
     metrics,
     checks: new Map(),
     stopping,
+    manager,
     instanceId: randomUUID(),
     onStop: (step, work) => void steps.push({ step, work }),
     end,
@@ -213,6 +220,7 @@ async function connectAndStart(
     bus,
     mirror,
     metrics: run.metrics,
+    listenFds: run.manager.listenFds,
     stopping: stopping.signal,
     readiness: (check, isTrue) => void run.checks.set(check, isTrue),
     onStop: run.onStop,
@@ -233,8 +241,30 @@ async function connectAndStart(
   observeConnections(service);
   await start(service);
   run.checks.set('started', () => true);
+  tellManager(run, 'READY=1');
+  service.background('watchdog', feedWatchdog(run));
   service.background('memory', keepMemorySmall(clock, stopping.signal));
   log.info({}, 'started');
+}
+
+/** A manager that can't be told is no reason to end: it will find out for itself. */
+function tellManager(run: Run, state: string): void {
+  try {
+    run.manager.notify(state);
+  } catch (error) {
+    run.log.warn({ error, state }, 'the service manager could not be told');
+  }
+}
+
+/** Twice as often as the manager asks (sd_watchdog_enabled(3)): an event loop that hangs is told. */
+async function feedWatchdog(run: Run): Promise<void> {
+  const { watchdogMs } = run.manager;
+  if (watchdogMs === undefined) return;
+  const { signal } = run.stopping;
+  while (!signal.aborted) {
+    tellManager(run, 'WATCHDOG=1');
+    await run.clock.sleep(watchdogMs / 2, signal).catch(() => undefined);
+  }
 }
 
 function observeConnections(service: Service): void {

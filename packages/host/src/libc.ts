@@ -19,6 +19,14 @@ export interface Libc {
   setns(fd: number, kind: number): number;
   sethostname(name: Uint8Array, length: number): number;
   socket(domain: number, type: number, protocol: number): number;
+  sendto(
+    fd: number,
+    data: Uint8Array,
+    length: number,
+    flags: number,
+    address: Uint8Array,
+    addressLength: number,
+  ): number;
   ioctl(fd: number, request: number, kind: 'void *', argument: Uint8Array): number;
   fcntl(fd: number, command: number, kind: 'int', argument: number): number;
   fchdir(fd: number): number;
@@ -69,6 +77,7 @@ const DECLARATIONS: readonly string[] = [
   'int setns(int, int)',
   'int sethostname(void *, size_t)',
   'int socket(int, int, int)',
+  'long sendto(int, const void *, size_t, int, const void *, unsigned int)',
   'int ioctl(int, unsigned long, ...)',
   'int fcntl(int, int, ...)',
   'int fchdir(int)',

@@ -57,7 +57,9 @@ await runService('cri-gateway', async (service) => {
   exportViewMetrics(view, service.metrics);
 
   const gateway: Gateway = { config, version: service.version, clock, view, owners, feed };
-  const server = await serveCri({ gateway, bus, log, metrics: service.metrics });
+  const [listenFd] = service.listenFds;
+  const serving = { gateway, bus, log, metrics: service.metrics };
+  const server = await serveCri(serving, listenFd);
   service.onStop('CRI server', () => server.close(clock.timeout(DRAIN_MS)));
   log.info({ socket: config.gateway.socket }, 'CRI is served');
 });

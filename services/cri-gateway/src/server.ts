@@ -2,7 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import { mkdir, unlink } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { dirname } from 'node:path';
 import { Failure, GRPC_CODE } from '@cribus/contracts/failure.ts';
 import {
@@ -20,6 +20,7 @@ import {
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { type Wrapping, wrapVerb } from './call.ts';
+import { wrapStream } from './stream-call.ts';
 import { type CriVerbTable, criVerbs, ENCODED_METHODS, type Missing } from './verb-table.ts';
 
 /** Only root talks to the runtime. */
@@ -36,17 +37,55 @@ export interface CriServer {
 }
 
 /**
- * Serves CRI on the socket of the configuration. Raises invalid_argument for a path that is too
- * long for a unix socket, already_exists when another server answers there.
+ * Serves CRI on the socket that the service manager passed (`listenFd`), so that a restart of the
+ * gateway refuses no connection; else on the path of the configuration. Raises invalid_argument for
+ * a path that is too long for a unix socket, already_exists when another server answers there.
  */
-export async function serveCri(service: Omit<Wrapping, 'stopping'>): Promise<CriServer> {
+export async function serveCri(
+  service: Omit<Wrapping, 'stopping' | 'leaving'>,
+  listenFd?: number,
+): Promise<CriServer> {
   const ending = new AbortController();
-  const options = { ...service, stopping: ending.signal };
-  const path = options.gateway.config.gateway.socket;
+  const leaving = new AbortController();
+  const options = { ...service, stopping: ending.signal, leaving: leaving.signal };
+  const server = createCriServer(options);
+  const stopListening =
+    listenFd === undefined
+      ? await bindSocket(server, options.gateway.config.gateway.socket)
+      : await adoptSocket(server, listenFd);
+  return {
+    close: (drained) =>
+      new Promise((resolve) => {
+        const why = new Failure('unavailable', 'the gateway is ending; ask again');
+        leaving.abort(why);
+        const cut = async (): Promise<void> => {
+          ending.abort(why);
+          // The refusals are written first.
+          await options.gateway.clock.sleep(REFUSAL_MS);
+          server.forceShutdown();
+        };
+        drained.addEventListener('abort', () => void cut(), { once: true });
+        stopListening();
+        server.tryShutdown(() => resolve());
+      }),
+  };
+}
+
+/** What connects while nobody accepts waits in the manager's socket for the next gateway. */
+async function adoptSocket(server: Server, fd: number): Promise<() => void> {
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const listening = createServer((connection) => injector.injectConnection(connection));
+  await new Promise<void>((resolve, reject) => {
+    listening.once('error', reject);
+    listening.listen({ fd }, resolve);
+  });
+  return () => listening.close();
+}
+
+async function bindSocket(server: Server, path: string): Promise<() => void> {
   checkSocketPath(path);
   await mkdir(dirname(path), { recursive: true });
   await removeStaleSocket(path);
-  const server = createCriServer(options);
   const umask = process.umask(SOCKET_UMASK);
   try {
     await new Promise<void>((resolve, reject) => {
@@ -58,19 +97,8 @@ export async function serveCri(service: Omit<Wrapping, 'stopping'>): Promise<Cri
   } finally {
     process.umask(umask);
   }
-  return {
-    close: (drained) =>
-      new Promise((resolve) => {
-        const cut = async (): Promise<void> => {
-          ending.abort(new Failure('unavailable', 'the gateway is ending; ask again'));
-          // The refusals are written first.
-          await options.gateway.clock.sleep(REFUSAL_MS);
-          server.forceShutdown();
-        };
-        drained.addEventListener('abort', () => void cut(), { once: true });
-        server.tryShutdown(() => resolve());
-      }),
-  };
+  // grpc-js stops listening with the server.
+  return () => undefined;
 }
 
 /** Raises invalid_argument for a path that Linux would cut (unix(7)). */
@@ -141,10 +169,13 @@ function implement(
   for (const [name, method] of Object.entries(service)) {
     const entry = verbs[name as keyof CriVerbTable] as
       | Missing
+      | { readonly stream: never; readonly endless: boolean }
       | { readonly verb: never; readonly mutates: boolean };
     // The name as CRI spells it, from /runtime.v1.RuntimeService/Name.
     const criName = method.path.slice(method.path.lastIndexOf('/') + 1);
-    if (!('missing' in entry)) {
+    if ('stream' in entry) {
+      implementation[name] = wrapStream(criName, { ...options, ...entry });
+    } else if ('verb' in entry) {
       implementation[name] = wrapVerb(criName, { ...options, ...entry });
     } else if (method.responseStream) {
       implementation[name] = (call: { emit(event: 'error', status: object): void }) => {

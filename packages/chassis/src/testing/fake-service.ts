@@ -67,6 +67,7 @@ export async function createTestService(options: {
     bus,
     mirror,
     metrics: createMetrics(name),
+    listenFds: [],
     stopping: stopping.signal,
     readiness: () => {},
     onStop: (_step, work) => void steps.push(work),
