@@ -1,6 +1,10 @@
 // The bytes of an exec, attach or port-forward: frames over a unix socket of the owner. The dialling
 // side (the gateway) sends `secret` first; then input flows one way, output and one end the other.
+// Whoever is slow makes the other wait: a side that can't pass bytes on stops reading the socket. A
+// frame of no bytes of stdout means nothing; the owner sends one now and then while it takes no input,
+// to learn whether the other side is still there.
 
+import type { Writable } from 'node:stream';
 import { FAILURES, Failure, type FailureKind } from './failure.ts';
 
 /** First byte of a frame; then four bytes of length, big endian; then the payload. */
@@ -51,30 +55,87 @@ export function encodeFrame(type: FrameType, payload: Uint8Array): Buffer {
   return frame;
 }
 
+/**
+ * Writes bytes as frames without a copy of them; false when the writer should wait for 'drain'. A
+ * writer that is closed takes nothing and never drains: the answer is true then.
+ */
+export function writeFrames(to: Writable, type: FrameType, payload: Uint8Array): boolean {
+  if (to.destroyed || to.writableEnded) return true;
+  let free = true;
+  // Header and payload leave in one system call.
+  to.cork();
+  for (let at = 0; at < payload.length; at += FRAME_PAYLOAD_BYTES_MAX) {
+    const piece = payload.subarray(at, at + FRAME_PAYLOAD_BYTES_MAX);
+    const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
+    header[0] = type;
+    header.writeUInt32BE(piece.length, 1);
+    to.write(header);
+    free = to.write(piece);
+  }
+  to.uncork();
+  return free;
+}
+
 /** A frame with a JSON payload. */
 export function encodeJsonFrame(type: FrameType, value: object): Buffer {
   return encodeFrame(type, Buffer.from(JSON.stringify(value)));
 }
 
-/** Cuts a byte stream into frames; raises data_loss for a frame over the maximum. */
+/**
+ * Cuts a byte stream into frames; raises data_loss for a frame over the maximum. The bytes of stdin,
+ * stdout and stderr are passed on as they come, so that one frame may be several calls, and an empty
+ * one is none; every other frame comes whole. What is passed on is a part of the chunk: nothing is
+ * copied but frames that are cut by the end of a chunk and must come whole.
+ */
 export function createFrameReader(
   onFrame: (type: number, payload: Buffer) => void,
 ): (chunk: Buffer) => void {
-  let pending: Buffer = Buffer.alloc(0);
+  let header: Buffer = Buffer.alloc(0);
+  let body: Buffer[] = [];
+  let type = 0;
+  let missing = 0;
+  let inBody = false;
+
+  const take = (chunk: Buffer): void => {
+    missing -= chunk.length;
+    if (isStream(type)) {
+      if (chunk.length > 0) onFrame(type, chunk);
+    } else body.push(chunk);
+    if (missing > 0) return;
+    inBody = false;
+    const parts = body;
+    body = [];
+    const [first = chunk] = parts;
+    if (!isStream(type)) onFrame(type, parts.length === 1 ? first : Buffer.concat(parts));
+  };
+
+  const open = (part: Buffer): void => {
+    header = header.length === 0 ? part : Buffer.concat([header, part]);
+    if (header.length < FRAME_HEADER_BYTES) return;
+    type = header[0] ?? 0;
+    missing = header.readUInt32BE(1);
+    header = Buffer.alloc(0);
+    if (missing > FRAME_PAYLOAD_BYTES_MAX) {
+      throw new Failure('data_loss', `a session frame of ${missing} bytes is over the maximum`);
+    }
+    inBody = true;
+    if (missing === 0) take(Buffer.alloc(0));
+  };
+
   return (chunk) => {
-    pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
-    while (pending.length >= FRAME_HEADER_BYTES) {
-      const length = pending.readUInt32BE(1);
-      if (length > FRAME_PAYLOAD_BYTES_MAX) {
-        throw new Failure('data_loss', `a session frame of ${length} bytes is over the maximum`);
-      }
-      if (pending.length < FRAME_HEADER_BYTES + length) return;
-      const type = pending[0] ?? 0;
-      const payload = pending.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + length);
-      pending = pending.subarray(FRAME_HEADER_BYTES + length);
-      onFrame(type, payload);
+    let at = 0;
+    while (at < chunk.length) {
+      const wanted = inBody ? missing : FRAME_HEADER_BYTES - header.length;
+      const part = chunk.subarray(at, at + wanted);
+      at += part.length;
+      if (inBody) take(part);
+      else open(part);
     }
   };
+}
+
+function isStream(type: number): boolean {
+  return type === FRAME.stdin || type === FRAME.stdout || type === FRAME.stderr;
 }
 
 /** The failure that a `failure` frame carries. */
