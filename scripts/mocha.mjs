@@ -11,6 +11,7 @@ const SUITES = {
     'services/*/src/**/*.test.ts',
     'tests/tidy/**/*.test.ts',
     'tests/bench/**/*.test.ts',
+    'tests/conformance/**/*.test.ts',
     'deploy/**/*.test.ts',
   ],
   e2e: ['tests/e2e/**/*.test.ts'],
