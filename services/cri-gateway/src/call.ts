@@ -27,6 +27,8 @@ export interface Wrapping {
   readonly metrics: Metrics;
   /** Ends every wait; its reason is a Failure. */
   readonly stopping: AbortSignal;
+  /** Aborted before, as soon as the service is told to end: ends what would never end itself. */
+  readonly leaving: AbortSignal;
 }
 
 const CODE_NAMES: ReadonlyMap<number, string> = new Map(
@@ -59,12 +61,47 @@ export function wrapVerb<Request extends object, Response>(
   name: string,
   options: Wrapping & { readonly mutates: boolean; readonly verb: Verb<Request, Response> },
 ): (call: ServerUnaryCall<Request, Response>, respond: sendUnaryData<Response>) => void {
-  const { requests, seconds, inFlight, bugs } = criMetrics(options.metrics);
+  const begin = callsOf(name, options);
   return (call, respond) => {
+    const { context, inSpan, end } = begin(call, options.stopping);
+    inSpan(() => options.verb(call.request, context)).then(
+      (response) => {
+        end();
+        respond(null, response);
+      },
+      (error: unknown) => {
+        respond({ ...end(error), metadata: new Metadata() });
+      },
+    );
+  };
+}
+
+/** What the wrappers need of a call of grpc-js, of either kind. */
+interface Incoming {
+  readonly request: object;
+  readonly metadata: Metadata;
+  getDeadline(): Date | number;
+  on(event: 'cancelled', listener: () => void): unknown;
+}
+
+export interface BegunCall {
+  readonly context: Call;
+  inSpan<T>(work: () => Promise<T>): Promise<T>;
+  /** Counts and logs the end of the call; without an error it is OK. */
+  end(error?: unknown): GrpcStatus;
+}
+
+/** Begins calls of one verb; `stopping` ends their waits. */
+export function callsOf(
+  name: string,
+  options: Wrapping & { readonly mutates: boolean },
+): (call: Incoming, stopping: AbortSignal) => BegunCall {
+  const { requests, seconds, inFlight, bugs } = criMetrics(options.metrics);
+  return (call, stopping) => {
     const requestId = randomUUID();
     const started = options.gateway.clock.monotonicMs();
     const log = options.log.child({ request_id: requestId, verb: name });
-    const caller = callerOf(call, options);
+    const caller = callerOf(call, { clock: options.gateway.clock, stopping });
     inFlight.inc({ verb: name });
     const finish = (code: number, error: unknown): void => {
       caller.answered();
@@ -83,26 +120,28 @@ export function wrapVerb<Request extends object, Response>(
     };
     const carrier = (header: string): string => String(call.metadata.get(header)[0] ?? '');
     const deadlineAtMs = started + leftMs(call, options.gateway.clock);
-    const context = createCall(options, { requestId, caller, log, deadlineAtMs });
-    withSpan(
-      `cri ${name}`,
-      { kind: 'server', carrier, attributes: { request_id: requestId } },
-      () => options.verb(call.request, context),
-    ).then(
-      (response) => {
-        finish(GRPC_CODE.OK, undefined);
-        respond(null, response);
-      },
-      (error: unknown) => {
+    return {
+      context: createCall(options, { requestId, caller, log, deadlineAtMs }),
+      inSpan: (work) =>
+        withSpan(
+          `cri ${name}`,
+          { kind: 'server', carrier, attributes: { request_id: requestId } },
+          work,
+        ),
+      end(error) {
+        if (error === undefined) {
+          finish(GRPC_CODE.OK, undefined);
+          return { code: GRPC_CODE.OK, details: '' };
+        }
         const { incident, ...status } = statusOf(error, requestId);
         if (incident !== undefined) {
           bugs.inc({ verb: name });
           log.error({ incident, error }, 'a bug');
         }
         finish(status.code, error);
-        respond({ ...status, metadata: new Metadata() });
+        return status;
       },
-    );
+    };
   };
 }
 
@@ -132,8 +171,10 @@ interface Caller {
 }
 
 /** The signal is made when somebody waits: a read never does. */
-function callerOf(call: ServerUnaryCall<object, unknown>, options: Wrapping): Caller {
-  const { clock } = options.gateway;
+function callerOf(
+  call: Incoming,
+  { clock, stopping }: { readonly clock: Clock; readonly stopping: AbortSignal },
+): Caller {
   const gone = new AbortController();
   let answered = false;
   let signal: AbortSignal | undefined;
@@ -149,7 +190,7 @@ function callerOf(call: ServerUnaryCall<object, unknown>, options: Wrapping): Ca
   });
   return {
     get signal() {
-      signal ??= AbortSignal.any([gone.signal, options.stopping]);
+      signal ??= AbortSignal.any([gone.signal, stopping]);
       return signal;
     },
     answered: () => {
@@ -159,7 +200,7 @@ function callerOf(call: ServerUnaryCall<object, unknown>, options: Wrapping): Ca
 }
 
 /** Until the caller's deadline, in milliseconds; infinite where it has none. */
-function leftMs(call: ServerUnaryCall<object, unknown>, clock: Clock): number {
+function leftMs(call: Incoming, clock: Clock): number {
   const deadline = call.getDeadline();
   const untilMs = deadline instanceof Date ? deadline.getTime() : deadline;
   return untilMs - Number(clock.nowNs() / 1_000_000n);

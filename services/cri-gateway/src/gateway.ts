@@ -39,3 +39,6 @@ export interface Call {
 
 /** One CRI verb. */
 export type Verb<Request, Response> = (request: Request, call: Call) => Promise<Response>;
+
+/** One CRI verb that answers with any number of messages; it is ended by the signal of its call. */
+export type StreamVerb<Request, Message> = (request: Request, call: Call) => AsyncIterable<Message>;

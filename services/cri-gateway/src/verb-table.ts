@@ -5,7 +5,7 @@ import type {
   ImageServiceService,
   RuntimeServiceService,
 } from '@cribus/contracts/gen/cri/v1/services.ts';
-import type { Gateway, Verb } from './gateway.ts';
+import type { Gateway, StreamVerb, Verb } from './gateway.ts';
 import { containerStatus } from './verbs/container-status.ts';
 import { createContainer } from './verbs/create-container.ts';
 import { execSync } from './verbs/exec-sync.ts';
@@ -26,6 +26,9 @@ import { startContainer } from './verbs/start-container.ts';
 import { status } from './verbs/status.ts';
 import { stopContainer } from './verbs/stop-container.ts';
 import { stopPodSandbox } from './verbs/stop-pod-sandbox.ts';
+import { streamContainers } from './verbs/stream-containers.ts';
+import { streamImages } from './verbs/stream-images.ts';
+import { streamPodSandboxes } from './verbs/stream-pod-sandboxes.ts';
 import { updateRuntimeConfig } from './verbs/update-runtime-config.ts';
 import { version } from './verbs/version.ts';
 
@@ -36,7 +39,16 @@ type CriRequest<M> = M extends { requestDeserialize(bytes: Buffer): infer R } ? 
 type CriResponse<M> = M extends { responseDeserialize(bytes: Buffer): infer R } ? R : never;
 
 /** Answered with bytes that were encoded when their objects changed. */
-type EncodedMethod = 'listPodSandbox' | 'listContainers' | 'listImages';
+type EncodedMethod =
+  | 'listPodSandbox'
+  | 'listContainers'
+  | 'listImages'
+  | 'streamPodSandboxes'
+  | 'streamContainers'
+  | 'streamImages'
+  | 'streamContainerStats'
+  | 'streamPodSandboxStats'
+  | 'streamPodSandboxMetrics';
 
 interface Served<Request, Response> {
   readonly verb: Verb<Request, Response>;
@@ -44,19 +56,26 @@ interface Served<Request, Response> {
   readonly mutates: boolean;
 }
 
+interface Streamed<Request, Message> {
+  readonly stream: StreamVerb<Request, Message>;
+  /** Never ends of itself. */
+  readonly endless: boolean;
+}
+
 /** Not there yet: UNIMPLEMENTED with this sentence. */
 export interface Missing {
   readonly missing: string;
 }
 
-type Entry<K extends CriMethodName> = CriMethods[K]['responseStream'] extends true
-  ? Missing
-  :
-      | Missing
-      | Served<
-          CriRequest<CriMethods[K]>,
-          K extends EncodedMethod ? Buffer : CriResponse<CriMethods[K]>
-        >;
+type Answer<K extends CriMethodName> = K extends EncodedMethod
+  ? Buffer
+  : CriResponse<CriMethods[K]>;
+
+type Entry<K extends CriMethodName> =
+  | Missing
+  | (CriMethods[K]['responseStream'] extends true
+      ? Streamed<CriRequest<CriMethods[K]>, Answer<K>>
+      : Served<CriRequest<CriMethods[K]>, Answer<K>>);
 
 export type CriVerbTable = { readonly [K in CriMethodName]: Entry<K> };
 
@@ -64,6 +83,12 @@ export const ENCODED_METHODS: ReadonlySet<string> = new Set<EncodedMethod>([
   'listPodSandbox',
   'listContainers',
   'listImages',
+  'streamPodSandboxes',
+  'streamContainers',
+  'streamImages',
+  'streamContainerStats',
+  'streamPodSandboxStats',
+  'streamPodSandboxMetrics',
 ]);
 
 function reads<Request, Response>(verb: Verb<Request, Response>): Served<Request, Response> {
@@ -72,6 +97,12 @@ function reads<Request, Response>(verb: Verb<Request, Response>): Served<Request
 
 function changes<Request, Response>(verb: Verb<Request, Response>): Served<Request, Response> {
   return { verb, mutates: true };
+}
+
+function streams<Request, Message>(
+  stream: StreamVerb<Request, Message>,
+): Streamed<Request, Message> {
+  return { stream, endless: false };
 }
 
 const STREAMING = 'interactive streams are not served yet; ExecSync is';
@@ -121,11 +152,11 @@ export function criVerbs(gateway: Gateway): CriVerbTable {
     updatePodSandboxResources: { missing: 'resizing a sandbox is not served yet' },
     checkpointContainer: { missing: 'checkpoints are not served yet' },
     getContainerEvents: { missing: 'container events are not served yet; use the lists' },
-    streamPodSandboxes: { missing: LIST_STREAMING },
-    streamContainers: { missing: LIST_STREAMING },
+    streamPodSandboxes: streams(streamPodSandboxes(gateway)),
+    streamContainers: streams(streamContainers(gateway)),
     streamContainerStats: { missing: LIST_STREAMING },
     streamPodSandboxStats: { missing: LIST_STREAMING },
     streamPodSandboxMetrics: { missing: LIST_STREAMING },
-    streamImages: { missing: LIST_STREAMING },
+    streamImages: streams(streamImages(gateway)),
   };
 }

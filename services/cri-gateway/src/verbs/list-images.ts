@@ -1,17 +1,19 @@
 // ListImages: all, or the one that the filter names.
 
-import type { ListImagesRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
+import type { ImageFilter, ListImagesRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { Gateway, Verb } from '../gateway.ts';
 import { joinFragments } from '../view/fragments.ts';
 
 export function listImages(gateway: Gateway): Verb<ListImagesRequest, Buffer> {
-  return async ({ filter }) => {
-    gateway.feed.requirePrimed();
-    const listed = gateway.view.images();
-    const reference = filter?.image?.image ?? '';
-    if (reference === '') return joinFragments(listed.map((item) => item.fragment));
-    const wanted = gateway.view.findImage(reference);
-    const matching = listed.filter((item) => item.record === wanted);
-    return joinFragments(matching.map((item) => item.fragment));
-  };
+  return async ({ filter }) => joinFragments(matchingImages(gateway, filter));
+}
+
+/** The encoded items that the filter lets through. Raises unavailable for a view that isn't whole. */
+export function matchingImages(gateway: Gateway, filter: ImageFilter | undefined): Buffer[] {
+  gateway.feed.requirePrimed();
+  const listed = gateway.view.images();
+  const reference = filter?.image?.image ?? '';
+  if (reference === '') return listed.map((item) => item.fragment);
+  const wanted = gateway.view.findImage(reference);
+  return listed.filter((item) => item.record === wanted).map((item) => item.fragment);
 }
