@@ -117,6 +117,8 @@ export function containerPaths(roots: Roots, handlerToken: string, containerId: 
     persist: join(directory, 'persist'),
     bundle: run,
     rootfs: join(run, 'rootfs'),
+    /** Images mounted as volumes, one directory each. */
+    volumes: join(run, 'volumes'),
     pidFile: join(run, 'pid'),
     monitorPidFile: join(run, 'monitor-pid'),
   };

@@ -144,22 +144,31 @@ function checkedDestination(mount: Mount, invalid: Invalid): string {
 /** api.proto, Mount: recursive_read_only needs readonly and PRIVATE; images are only read. */
 function checkReadOnly(mount: Mount, input: SpecInput, invalid: Invalid): void {
   const field = `mounts[${quoted(mount.containerPath)}]`;
-  const image = mount.image !== undefined && mount.image.image !== '';
+  const image = isImage(mount);
   if (image && mount.hostPath !== '') throw invalid(field, 'both image and host_path are given');
   if (image && !mount.readonly) throw invalid(field, 'an image is mounted read-only: set readonly');
   if (!image && mount.imageSubPath !== '') {
     throw invalid(field, 'image_sub_path is given without an image');
+  }
+  if (image && mount.propagation === MountPropagation.PROPAGATION_BIDIRECTIONAL) {
+    throw invalid(field, 'an image has no mounts to propagate');
   }
   if (!mount.recursiveReadOnly) return;
   if (!mount.readonly) throw invalid(field, 'recursive_read_only needs readonly');
   if (mount.propagation !== MountPropagation.PROPAGATION_PRIVATE) {
     throw invalid(field, 'recursive_read_only needs the propagation PROPAGATION_PRIVATE');
   }
+  // Nothing is ever mounted below an image, so it is as read-only as can be with any handler.
+  if (image) return;
   if (input.host.recursiveReadOnlyMounts === false) {
     // The kubelet knows this word as a reason (kubelet, ErrRROUnsupported).
     const refused = invalid(field, "this handler can't mount recursively read-only");
     throw new Failure('kubelet_reason', `RROUnsupported: ${refused.message}`);
   }
+}
+
+function isImage(mount: Mount): boolean {
+  return mount.image !== undefined && mount.image.image !== '';
 }
 
 function bindMount(destination: string, resolved: ResolvedMount, invalid: Invalid): SpecMount {
@@ -175,7 +184,7 @@ function bindMount(destination: string, resolved: ResolvedMount, invalid: Invali
       'rbind',
       PROPAGATION_OPTION[mount.propagation],
       mount.readonly ? 'ro' : 'rw',
-      ...(mount.recursiveReadOnly ? ['rro'] : []),
+      ...(mount.recursiveReadOnly && !isImage(mount) ? ['rro'] : []),
     ],
   };
 }

@@ -21,6 +21,7 @@ import { buildContainerSpec } from '@cribus/oci/build-spec.ts';
 import type { ImageConfig } from '@cribus/oci/image-config.ts';
 import type { BuiltSpec, HostFacts, NamespacePaths } from '@cribus/oci/spec-input.ts';
 import { listHostDevices } from './host-facts.ts';
+import type { ImageVolumes } from './image-volumes.ts';
 import { resolveMounts } from './request-mounts.ts';
 import { makeDirectoryInRootfs, readInRootfs } from './rootfs-files.ts';
 import { placesOf, requireContainer, type Worker } from './worker.ts';
@@ -30,6 +31,7 @@ export interface SpecRequest {
   readonly sandbox: SandboxRecord;
   readonly image: ImageRecord;
   readonly facts: HostFacts;
+  readonly imageVolumes: ImageVolumes;
 }
 
 /** Builds the spec, amends it by the driver's rules, and writes the bundle's config.json. */
@@ -47,7 +49,7 @@ export async function writeContainerSpec(
   const wantsDevices =
     config.linux?.securityContext?.privileged === true || config.devices.length > 0;
   const [mounts, passwd, group, devices, localhostSeccomp] = await Promise.all([
-    resolveMounts(record.id, config.mounts),
+    resolveMounts(record.id, config.mounts, request.imageVolumes),
     readInRootfs(places.rootfs, '/etc/passwd'),
     readInRootfs(places.rootfs, '/etc/group'),
     wantsDevices ? listHostDevices() : [],

@@ -11,6 +11,7 @@ import {
   ContainerPhase,
   ContainerRecord,
   type ImageRecord,
+  type LeasedVolume,
   SandboxPhase,
   type SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
@@ -27,6 +28,7 @@ import type { HostFacts } from '@cribus/oci/spec-input.ts';
 import { cgroupsPath, writeContainerSpec } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
 import { refuseHostProcesses } from './host-processes.ts';
+import { mountImageVolumes, volumeImages } from './image-volumes.ts';
 import { makeOrUndo } from './make-or-undo.ts';
 import { takeAway } from './remove-container.ts';
 import { placesOf, stamp, type Worker } from './worker.ts';
@@ -133,7 +135,13 @@ async function make(worker: Worker, order: Order, rollback: Rollback): Promise<s
   const sources = await gather(worker, order, rollback);
   const record = await reserve(worker, { ...order, ...sources }, rollback);
   await prepareFiles(worker, record);
-  const built = await writeContainerSpec(worker, { record, ...sources, facts: order.facts });
+  const { volumes } = placesOf(worker, id);
+  const built = await writeContainerSpec(worker, {
+    record,
+    ...sources,
+    facts: order.facts,
+    imageVolumes: await mountImageVolumes(volumes, sources),
+  });
   for (const note of built.notes) context.log.info({ container: id }, note);
   const created = await createByMonitor(worker, record, {
     terminal: record.config?.tty === true,
@@ -164,6 +172,7 @@ interface Sources {
   readonly image: ImageRecord;
   readonly layersDir: string;
   readonly layerNames: readonly string[];
+  readonly volumes: readonly LeasedVolume[];
 }
 
 /** Sandbox and image at the same time; both are awaited, so that an undo follows what it undoes. */
@@ -189,16 +198,21 @@ async function gather(worker: Worker, order: Order, rollback: Rollback): Promise
     context.ask('get-sandbox', { podSandboxId: request.podSandboxId }, { owner: SANDBOX_MANAGER }),
     context.ask(
       'take-lease',
-      { leaseId: id, handler: worker.handler, image: request.config?.image?.image ?? '' },
+      {
+        leaseId: id,
+        handler: worker.handler,
+        image: request.config?.image?.image ?? '',
+        volumeImages: volumeImages(request.config),
+      },
       { owner: IMAGE_SERVICE, operationId: `${id}.lease` },
     ),
   ]);
   if (sandboxAnswer.status === 'rejected') throw sandboxAnswer.reason;
   const sandbox = checkSandbox(worker, request.podSandboxId, sandboxAnswer.value.sandbox);
   if (lease.status === 'rejected') throw lease.reason;
-  const { image, layersDir, layerNames } = lease.value;
+  const { image, layersDir, layerNames, volumes } = lease.value;
   if (image === undefined) throw new Failure('bug', `the lease of container ${id} has no image`);
-  return { sandbox, image, layersDir, layerNames };
+  return { sandbox, image, layersDir, layerNames, volumes };
 }
 
 function checkSandbox(

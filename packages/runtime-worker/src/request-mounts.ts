@@ -5,31 +5,34 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import type { Mount } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import type { ResolvedMount } from '@cribus/oci/spec-input.ts';
+import { type ImageVolumes, resolveImageMount } from './image-volumes.ts';
 
 /** Beyond this a request is a mistake; the kubelet's pods have some ten. */
 const MOUNTS_MAX = 1024;
 
 /**
- * Resolves every host path. A missing one is an error (the kubelet has made all of them before it
- * asks), a symlink is followed to what it names. Raises invalid_argument, or unsupported.
+ * Resolves every host path, and every path in an image. A missing one is an error (the kubelet has
+ * made all of them before it asks), a symlink is followed to what it names. Raises invalid_argument,
+ * and kubelet_reason for images.
  */
 export async function resolveMounts(
   containerId: string,
   mounts: readonly Mount[],
+  volumes: ImageVolumes,
 ): Promise<ResolvedMount[]> {
   if (mounts.length > MOUNTS_MAX) {
     throw new Failure('limit', `${mounts.length} mounts are over the maximum of ${MOUNTS_MAX}`);
   }
-  return await Promise.all(mounts.map((mount) => resolveMount(containerId, mount)));
+  return await Promise.all(
+    mounts.map((mount) =>
+      mount.image !== undefined && mount.image.image !== ''
+        ? resolveImageMount(containerId, mount, volumes)
+        : resolveMount(containerId, mount),
+    ),
+  );
 }
 
 async function resolveMount(containerId: string, mount: Mount): Promise<ResolvedMount> {
-  if (mount.image !== undefined && mount.image.image !== '') {
-    throw new Failure(
-      'unsupported',
-      `container ${containerId}: image volumes are not supported yet (${mount.containerPath})`,
-    );
-  }
   if (!mount.containerPath.startsWith('/')) {
     throw new Failure(
       'invalid_argument',

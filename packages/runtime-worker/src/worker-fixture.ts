@@ -93,7 +93,7 @@ export async function openWorkerFixture(options: {
     asked.push({ verb, request });
     const answers: Partial<Record<VerbName, unknown>> = {
       'get-sandbox': { sandbox },
-      'take-lease': { image, layersDir: join(base, 'layers'), layerNames: ['1'] },
+      'take-lease': { image, layersDir: join(base, 'layers'), layerNames: ['1'], volumes: [] },
     };
     return (answers[verb] ?? {}) as ResponseOf<V>;
   };

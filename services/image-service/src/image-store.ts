@@ -122,6 +122,7 @@ export function createImageStore(options: {
     const used = [
       ...images.all().flatMap((image) => image.layers.map(({ name }) => name)),
       ...leases.all().flatMap((lease) => lease.layerNames),
+      ...leases.all().flatMap((lease) => lease.volumes.flatMap((volume) => volume.layerNames)),
     ];
     return new Set(used);
   }

@@ -40,8 +40,8 @@ describe('leases and removal', () => {
     await registry.close();
     await stack.close();
   });
-  const take = (leaseId: string, image: string) =>
-    takeLease(stack)({ leaseId, handler: 'runc', image }, context());
+  const take = (leaseId: string, image: string, volumeImages: string[] = []) =>
+    takeLease(stack)({ leaseId, handler: 'runc', image, volumeImages }, context());
   const remove = async (image: string) => {
     const removing = context();
     await removeImage(stack)(RemoveImageRequest.fromPartial({ image: { image } }), removing);
@@ -83,6 +83,34 @@ describe('leases and removal', () => {
     for (let tries = 0; tries < 100 && layers() > 0; tries += 1) await systemClock.sleep(20);
     assert.equal(layers(), 0);
     assert.deepEqual(await remove(name), []);
+  });
+
+  it('keeps the layers of a volume until its lease has ended, through its removal and a restart', async () => {
+    publishImage(registry, {
+      path: 'data',
+      tag: 'v1',
+      layers: [buildTar([{ name: 'model', data: 'weights' }])],
+    });
+    const data = `${registry.host}/data:v1`;
+    const { imageId } = await stack.pull({ image: data, auth: undefined, signal });
+    await assert.rejects(take('c1', name, [data, 'absent']), (error) =>
+      isFailure(error, 'not_found'),
+    );
+    assert.deepEqual(stack.store.leases.all(), [], 'all of a lease or nothing');
+    const { volumes } = await take('c1', name, [data]);
+    assert.deepEqual(
+      volumes.map((volume) => [volume.image, volume.imageId, volume.layerNames.length]),
+      [[data, imageId, 1]],
+    );
+    await remove(data);
+    assert.equal(layers(), 3);
+    const reopened = await stack.reopen();
+    await reopened.sweep();
+    assert.equal(layers(), 3);
+    assert.deepEqual((await take('c1', name, [data])).volumes, volumes);
+    await endLease(stack)({ leaseId: 'c1' }, context());
+    for (let tries = 0; tries < 100 && layers() > 2; tries += 1) await systemClock.sleep(20);
+    assert.equal(layers(), 2);
   });
 
   it('says what a removal freed in image-fs-info, and the configuration in describe', async () => {

@@ -15,7 +15,8 @@ export function endLease(deps: {
     if (lease === undefined) return Nothing.fromPartial({});
     await store.exclusively(() => store.removeLease(leaseId));
     // Only a lease that outlived its image frees anything, and its container need not wait for that.
-    if (store.images.get(lease.imageId) === undefined) {
+    const images = [lease.imageId, ...lease.volumes.map((volume) => volume.imageId)];
+    if (images.some((id) => store.images.get(id) === undefined)) {
       service.background('collect after a lease', store.sweep());
     }
     return Nothing.fromPartial({});
