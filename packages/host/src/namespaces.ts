@@ -25,7 +25,7 @@ export interface NamespacePins {
 export interface CreateNamespacesOptions {
   /** Paths (files, created here) to pin each wanted namespace at. */
   readonly pins: NamespacePins;
-  /** Set in the new UTS namespace. */
+  /** Set in the new UTS namespace; leave it out where there is none. */
   readonly hostname?: string;
   /** Written inside the new namespaces (net.*, kernel.shm*, …): name with dots to value. */
   readonly sysctls?: Readonly<Record<string, string>>;
@@ -33,8 +33,8 @@ export interface CreateNamespacesOptions {
 
 /** CLONE_NEW* of <sched.h>. */
 const CLONE_FLAGS = { net: 0x40000000, ipc: 0x08000000, uts: 0x04000000 } as const;
-type NamespaceKind = keyof typeof CLONE_FLAGS;
-const KINDS = ['net', 'ipc', 'uts'] as const satisfies readonly NamespaceKind[];
+export type NamespaceKind = keyof typeof CLONE_FLAGS;
+export const NAMESPACE_KINDS = ['net', 'ipc', 'uts'] as const satisfies readonly NamespaceKind[];
 /** NSFS_MAGIC of <linux/magic.h>. */
 const NSFS_MAGIC = 0x6e736673;
 /** From <sys/socket.h>, <bits/ioctls.h> and <net/if.h>. */
@@ -54,18 +54,14 @@ const IFREQ_FLAGS_OFFSET = 16;
  * created where absent (0700).
  */
 export function createNamespaces(options: CreateNamespacesOptions): void {
-  const kinds = KINDS.filter((kind) => options.pins[kind] !== undefined);
+  const kinds = NAMESPACE_KINDS.filter((kind) => options.pins[kind] !== undefined);
   const pinned: string[] = [];
   insideAfterwardsBack(kinds, () => {
     const flags = kinds.reduce((sum, kind) => sum | CLONE_FLAGS[kind], 0);
     checked(libc().unshare(flags), 'unshare', kinds.join(', '));
     try {
       if (kinds.includes('net')) bringLoopbackUp();
-      if (options.hostname !== undefined) {
-        if (!kinds.includes('uts')) throw systemError('sethostname', 'EINVAL', 'the host itself');
-        const name = Buffer.from(options.hostname);
-        checked(libc().sethostname(name, name.length), 'sethostname', `'${options.hostname}'`);
-      }
+      if (options.hostname !== undefined) setHostname(options.hostname, kinds);
       for (const [name, value] of Object.entries(options.sysctls ?? {})) {
         writeSysctl(name, value);
       }
@@ -96,6 +92,34 @@ function insideAfterwardsBack<T>(kinds: readonly NamespaceKind[], work: () => T)
       closeSync(fd);
     }
   }
+}
+
+/**
+ * Brings loopback up and sets the hostname in pinned namespaces that somebody else made, as in those
+ * of a user namespace. Throws with an errno code and the step.
+ */
+export function furnishNamespaces(pins: NamespacePins, hostname: string | undefined): void {
+  const kinds = NAMESPACE_KINDS.filter((kind) => kind !== 'ipc' && pins[kind] !== undefined);
+  insideAfterwardsBack(kinds, () => {
+    for (const kind of kinds) enterPinned(kind, pins[kind] ?? '');
+    if (kinds.includes('net')) bringLoopbackUp();
+    if (hostname !== undefined) setHostname(hostname, kinds);
+  });
+}
+
+function enterPinned(kind: NamespaceKind, pin: string): void {
+  const fd = openSync(pin, constants.O_RDONLY);
+  try {
+    checked(libc().setns(fd, CLONE_FLAGS[kind]), 'setns', `'${pin}'`);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function setHostname(hostname: string, kinds: readonly NamespaceKind[]): void {
+  if (!kinds.includes('uts')) throw systemError('sethostname', 'EINVAL', 'the host itself');
+  const name = Buffer.from(hostname);
+  checked(libc().sethostname(name, name.length), 'sethostname', `'${hostname}'`);
 }
 
 function bringLoopbackUp(): void {
@@ -131,7 +155,7 @@ function writeSysctl(name: string, value: string): void {
  * As sysctl(8) reads names: whichever of dot and slash comes first separates, and the other one is
  * part of a name (`net/ipv4/conf/eth0.100/forwarding`).
  */
-function sysctlPath(name: string): string {
+export function sysctlPath(name: string): string {
   const separator = /[./]/.exec(name)?.[0] ?? '.';
   const parts = name.split(separator);
   const path = parts.map((part) => (separator === '.' ? part.replaceAll('/', '.') : part));
