@@ -389,6 +389,20 @@ export interface HandlerStatus_DetailsEntry {
   value: string;
 }
 
+/** Time for which tasks waited for a resource (Documentation/accounting/psi.rst). */
+export interface PressureStall {
+  totalUs: bigint;
+  /** Percent of the last 10, 60 and 300 seconds. */
+  avg10: number;
+  avg60: number;
+  avg300: number;
+}
+
+export interface Pressure {
+  some: PressureStall | undefined;
+  full: PressureStall | undefined;
+}
+
 /**
  * One reading of a cgroup. An absent message or optional field means that the kernel does not count
  * it here: never zero in its place.
@@ -396,18 +410,204 @@ export interface HandlerStatus_DetailsEntry {
 export interface CgroupUsage {
   sampledAtNs: bigint;
   cpuNs?: bigint | undefined;
-  memoryUsageBytes?: bigint | undefined;
+  memoryUsageBytes?:
+    | bigint
+    | undefined;
+  /** Usage less inactive file pages, as the kubelet computes it. */
+  memoryWorkingSetBytes?: bigint | undefined;
+  memoryRssBytes?: bigint | undefined;
+  pageFaults?: bigint | undefined;
+  majorPageFaults?: bigint | undefined;
+  swapUsageBytes?:
+    | bigint
+    | undefined;
+  /** Absent without a limit. */
+  memoryLimitBytes?:
+    | bigint
+    | undefined;
+  /** Of swap alone; absent without a limit. */
+  swapLimitBytes?: bigint | undefined;
+  processCount?: bigint | undefined;
+  cpuPressure: Pressure | undefined;
+  memoryPressure: Pressure | undefined;
+  ioPressure:
+    | Pressure
+    | undefined;
+  /** Only when asked for. */
+  details: CgroupDetails | undefined;
+}
+
+/** What only metrics show of a cgroup. */
+export interface CgroupDetails {
+  cpuUserNs?: bigint | undefined;
+  cpuSystemNs?: bigint | undefined;
+  cfsPeriods?: bigint | undefined;
+  cfsThrottledPeriods?: bigint | undefined;
+  cfsThrottledNs?: bigint | undefined;
+  cfsBurstPeriods?: bigint | undefined;
+  cfsBurstNs?: bigint | undefined;
+  cpuShares?: bigint | undefined;
+  cpuPeriodUs?:
+    | bigint
+    | undefined;
+  /** Absent without a quota. */
+  cpuQuotaUs?: bigint | undefined;
+  memoryCacheBytes?: bigint | undefined;
+  memoryMappedFileBytes?: bigint | undefined;
+  memoryKernelBytes?: bigint | undefined;
+  memoryMaxUsageBytes?:
+    | bigint
+    | undefined;
+  /** How often the limit was hit. */
+  memoryFailures?: bigint | undefined;
+  memoryActiveFileBytes?: bigint | undefined;
+  memoryInactiveFileBytes?: bigint | undefined;
+  memoryDirtyBytes?: bigint | undefined;
+  memoryWritebackBytes?: bigint | undefined;
+  memoryPagesScanned?: bigint | undefined;
+  memoryPagesReclaimed?: bigint | undefined;
+  memoryRefaultsFile?: bigint | undefined;
+  memoryRefaultsAnon?: bigint | undefined;
+  memoryHighEvents?: bigint | undefined;
+  memoryMaxEvents?:
+    | bigint
+    | undefined;
+  /** Without those of cgroups below. */
+  ownPageFaults?: bigint | undefined;
+  ownMajorPageFaults?: bigint | undefined;
+  oomKills?:
+    | bigint
+    | undefined;
+  /** Absent without a reservation. */
+  memoryReservationBytes?: bigint | undefined;
+  memoryMigrate?: bigint | undefined;
+  hugePages: HugePageUsage[];
+  numaPages: NumaPages[];
+  devices: DeviceIo[];
+  threads?:
+    | bigint
+    | undefined;
+  /** Absent without a limit. */
+  threadsMax?: bigint | undefined;
+}
+
+export interface HugePageUsage {
+  /** As the kernel writes it: 2MB. */
+  pageSize: string;
+  usageBytes: bigint;
+  maxUsageBytes?: bigint | undefined;
+  failures?: bigint | undefined;
+}
+
+export interface NumaPages {
+  /** file, anon or unevictable. */
+  kind: string;
+  /** container: of this cgroup alone; hierarchy: with those below. */
+  scope: string;
+  node: number;
+  pages: bigint;
+}
+
+export interface DeviceIo {
+  major: number;
+  minor: number;
+  /** As /dev/vda; empty when the device has no name any more. */
+  device: string;
+  counts: DeviceCount[];
+}
+
+export interface DeviceCount {
+  /** bytes, operations, merged, sectors, service_ns, queued, or io.stat's cost.* in microseconds. */
+  what: string;
+  /** Read, Write, Sync, Async, Discard or Total; Count for cost.*. */
+  operation: string;
+  value: bigint;
+}
+
+/** Of all processes of a container, from /proc. */
+export interface ProcessFigures {
+  processes: bigint;
+  threads: bigint;
+  fileDescriptors?: bigint | undefined;
+  sockets?:
+    | bigint
+    | undefined;
+  /** Of the first process; -1 is unlimited. */
+  openFilesSoftLimit?: bigint | undefined;
+  sleeping: bigint;
+  running: bigint;
+  stopped: bigint;
+  uninterruptible: bigint;
+  runNs?: bigint | undefined;
+  runQueueNs?: bigint | undefined;
+  runPeriods?:
+    | bigint
+    | undefined;
+  /** Runnable (and uninterruptible) threads, averaged over ten seconds, times 1000. */
+  loadAverageMilli?: bigint | undefined;
+  loadDAverageMilli?: bigint | undefined;
+}
+
+/** What a container wrote, and the filesystem that holds it. */
+export interface LayerUsage {
+  sampledAtNs: bigint;
+  usedBytes: bigint;
+  inodesUsed: bigint;
+  device: string;
+  capacityBytes: bigint;
+  inodesTotal: bigint;
+  inodesFree: bigint;
 }
 
 export interface ContainerUsage {
   containerId: string;
+  /** Absent for one that does not run, and before its first reading. */
   cgroup: CgroupUsage | undefined;
+  podSandboxId: string;
+  /** A sandbox's own process: counted for its pod, never listed. */
+  sandboxProcess: boolean;
+  writableLayer: LayerUsage | undefined;
+  processes: ProcessFigures | undefined;
+}
+
+export interface InterfaceUsage {
+  name: string;
+  rxBytes: bigint;
+  rxPackets: bigint;
+  rxErrors: bigint;
+  rxDropped: bigint;
+  txBytes: bigint;
+  txPackets: bigint;
+  txErrors: bigint;
+  txDropped: bigint;
+}
+
+/** Sockets of a network namespace in one state. */
+export interface SocketCount {
+  /** tcp, tcp6, udp or udp6. */
+  protocol: string;
+  /** As cAdvisor names it: established, listen, …. */
+  state: string;
+  count: bigint;
+}
+
+export interface NetworkFigures {
+  sampledAtNs: bigint;
+  interfaces: InterfaceUsage[];
+  /** Only with details. */
+  sockets: SocketCount[];
 }
 
 export interface SandboxUsage {
   podSandboxId: string;
   /** Of the pod's cgroup; absent where the pod has none of its own. */
-  cgroup: CgroupUsage | undefined;
+  cgroup:
+    | CgroupUsage
+    | undefined;
+  /** Absolute below the hierarchy; empty where the pod has none of its own. */
+  cgroupPath: string;
+  /** Absent in the host's network. */
+  network: NetworkFigures | undefined;
 }
 
 function createBaseVersion(): Version {
@@ -3626,8 +3826,233 @@ export const HandlerStatus_DetailsEntry: MessageFns<HandlerStatus_DetailsEntry> 
   },
 };
 
+function createBasePressureStall(): PressureStall {
+  return { totalUs: 0n, avg10: 0, avg60: 0, avg300: 0 };
+}
+
+export const PressureStall: MessageFns<PressureStall> = {
+  encode(message: PressureStall, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.totalUs !== 0n) {
+      if (BigInt.asUintN(64, message.totalUs) !== message.totalUs) {
+        throw new globalThis.Error("value provided for field message.totalUs of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.totalUs);
+    }
+    if (message.avg10 !== 0) {
+      writer.uint32(17).double(message.avg10);
+    }
+    if (message.avg60 !== 0) {
+      writer.uint32(25).double(message.avg60);
+    }
+    if (message.avg300 !== 0) {
+      writer.uint32(33).double(message.avg300);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PressureStall {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePressureStall();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.totalUs = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.avg10 = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.avg60 = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.avg300 = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PressureStall {
+    return {
+      totalUs: isSet(object.totalUs) ? BigInt(object.totalUs) : isSet(object.total_us) ? BigInt(object.total_us) : 0n,
+      avg10: isSet(object.avg10) ? globalThis.Number(object.avg10) : 0,
+      avg60: isSet(object.avg60) ? globalThis.Number(object.avg60) : 0,
+      avg300: isSet(object.avg300) ? globalThis.Number(object.avg300) : 0,
+    };
+  },
+
+  toJSON(message: PressureStall): unknown {
+    const obj: any = {};
+    if (message.totalUs !== 0n) {
+      obj.totalUs = message.totalUs.toString();
+    }
+    if (message.avg10 !== 0) {
+      obj.avg10 = floatToJson(message.avg10);
+    }
+    if (message.avg60 !== 0) {
+      obj.avg60 = floatToJson(message.avg60);
+    }
+    if (message.avg300 !== 0) {
+      obj.avg300 = floatToJson(message.avg300);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PressureStall>): PressureStall {
+    return PressureStall.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PressureStall>): PressureStall {
+    const message = createBasePressureStall();
+    message.totalUs = (object.totalUs !== undefined && object.totalUs !== null) ? BigInt(object.totalUs) : 0n;
+    message.avg10 = object.avg10 ?? 0;
+    message.avg60 = object.avg60 ?? 0;
+    message.avg300 = object.avg300 ?? 0;
+    return message;
+  },
+};
+
+function createBasePressure(): Pressure {
+  return { some: undefined, full: undefined };
+}
+
+export const Pressure: MessageFns<Pressure> = {
+  encode(message: Pressure, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.some !== undefined) {
+      PressureStall.encode(message.some, writer.uint32(10).fork()).join();
+    }
+    if (message.full !== undefined) {
+      PressureStall.encode(message.full, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Pressure {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePressure();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.some = PressureStall.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.full = PressureStall.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Pressure {
+    return {
+      some: isSet(object.some) ? PressureStall.fromJSON(object.some) : undefined,
+      full: isSet(object.full) ? PressureStall.fromJSON(object.full) : undefined,
+    };
+  },
+
+  toJSON(message: Pressure): unknown {
+    const obj: any = {};
+    if (message.some !== undefined) {
+      obj.some = PressureStall.toJSON(message.some);
+    }
+    if (message.full !== undefined) {
+      obj.full = PressureStall.toJSON(message.full);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Pressure>): Pressure {
+    return Pressure.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Pressure>): Pressure {
+    const message = createBasePressure();
+    message.some = (object.some !== undefined && object.some !== null)
+      ? PressureStall.fromPartial(object.some)
+      : undefined;
+    message.full = (object.full !== undefined && object.full !== null)
+      ? PressureStall.fromPartial(object.full)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseCgroupUsage(): CgroupUsage {
-  return { sampledAtNs: 0n, cpuNs: undefined, memoryUsageBytes: undefined };
+  return {
+    sampledAtNs: 0n,
+    cpuNs: undefined,
+    memoryUsageBytes: undefined,
+    memoryWorkingSetBytes: undefined,
+    memoryRssBytes: undefined,
+    pageFaults: undefined,
+    majorPageFaults: undefined,
+    swapUsageBytes: undefined,
+    memoryLimitBytes: undefined,
+    swapLimitBytes: undefined,
+    processCount: undefined,
+    cpuPressure: undefined,
+    memoryPressure: undefined,
+    ioPressure: undefined,
+    details: undefined,
+  };
 }
 
 export const CgroupUsage: MessageFns<CgroupUsage> = {
@@ -3649,6 +4074,66 @@ export const CgroupUsage: MessageFns<CgroupUsage> = {
         throw new globalThis.Error("value provided for field message.memoryUsageBytes of type uint64 too large");
       }
       writer.uint32(24).uint64(message.memoryUsageBytes);
+    }
+    if (message.memoryWorkingSetBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryWorkingSetBytes) !== message.memoryWorkingSetBytes) {
+        throw new globalThis.Error("value provided for field message.memoryWorkingSetBytes of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.memoryWorkingSetBytes);
+    }
+    if (message.memoryRssBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryRssBytes) !== message.memoryRssBytes) {
+        throw new globalThis.Error("value provided for field message.memoryRssBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.memoryRssBytes);
+    }
+    if (message.pageFaults !== undefined) {
+      if (BigInt.asUintN(64, message.pageFaults) !== message.pageFaults) {
+        throw new globalThis.Error("value provided for field message.pageFaults of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.pageFaults);
+    }
+    if (message.majorPageFaults !== undefined) {
+      if (BigInt.asUintN(64, message.majorPageFaults) !== message.majorPageFaults) {
+        throw new globalThis.Error("value provided for field message.majorPageFaults of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.majorPageFaults);
+    }
+    if (message.swapUsageBytes !== undefined) {
+      if (BigInt.asUintN(64, message.swapUsageBytes) !== message.swapUsageBytes) {
+        throw new globalThis.Error("value provided for field message.swapUsageBytes of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.swapUsageBytes);
+    }
+    if (message.memoryLimitBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryLimitBytes) !== message.memoryLimitBytes) {
+        throw new globalThis.Error("value provided for field message.memoryLimitBytes of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.memoryLimitBytes);
+    }
+    if (message.swapLimitBytes !== undefined) {
+      if (BigInt.asUintN(64, message.swapLimitBytes) !== message.swapLimitBytes) {
+        throw new globalThis.Error("value provided for field message.swapLimitBytes of type uint64 too large");
+      }
+      writer.uint32(80).uint64(message.swapLimitBytes);
+    }
+    if (message.processCount !== undefined) {
+      if (BigInt.asUintN(64, message.processCount) !== message.processCount) {
+        throw new globalThis.Error("value provided for field message.processCount of type uint64 too large");
+      }
+      writer.uint32(88).uint64(message.processCount);
+    }
+    if (message.cpuPressure !== undefined) {
+      Pressure.encode(message.cpuPressure, writer.uint32(98).fork()).join();
+    }
+    if (message.memoryPressure !== undefined) {
+      Pressure.encode(message.memoryPressure, writer.uint32(106).fork()).join();
+    }
+    if (message.ioPressure !== undefined) {
+      Pressure.encode(message.ioPressure, writer.uint32(114).fork()).join();
+    }
+    if (message.details !== undefined) {
+      CgroupDetails.encode(message.details, writer.uint32(122).fork()).join();
     }
     return writer;
   },
@@ -3690,6 +4175,102 @@ export const CgroupUsage: MessageFns<CgroupUsage> = {
             message.memoryUsageBytes = reader.uint64() as bigint;
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.memoryWorkingSetBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.memoryRssBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.pageFaults = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.majorPageFaults = reader.uint64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.swapUsageBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.memoryLimitBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.swapLimitBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.processCount = reader.uint64() as bigint;
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.cpuPressure = Pressure.decode(reader, reader.uint32());
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.memoryPressure = Pressure.decode(reader, reader.uint32());
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.ioPressure = Pressure.decode(reader, reader.uint32());
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.details = CgroupDetails.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3715,6 +4296,62 @@ export const CgroupUsage: MessageFns<CgroupUsage> = {
         : isSet(object.memory_usage_bytes)
         ? BigInt(object.memory_usage_bytes)
         : undefined,
+      memoryWorkingSetBytes: isSet(object.memoryWorkingSetBytes)
+        ? BigInt(object.memoryWorkingSetBytes)
+        : isSet(object.memory_working_set_bytes)
+        ? BigInt(object.memory_working_set_bytes)
+        : undefined,
+      memoryRssBytes: isSet(object.memoryRssBytes)
+        ? BigInt(object.memoryRssBytes)
+        : isSet(object.memory_rss_bytes)
+        ? BigInt(object.memory_rss_bytes)
+        : undefined,
+      pageFaults: isSet(object.pageFaults)
+        ? BigInt(object.pageFaults)
+        : isSet(object.page_faults)
+        ? BigInt(object.page_faults)
+        : undefined,
+      majorPageFaults: isSet(object.majorPageFaults)
+        ? BigInt(object.majorPageFaults)
+        : isSet(object.major_page_faults)
+        ? BigInt(object.major_page_faults)
+        : undefined,
+      swapUsageBytes: isSet(object.swapUsageBytes)
+        ? BigInt(object.swapUsageBytes)
+        : isSet(object.swap_usage_bytes)
+        ? BigInt(object.swap_usage_bytes)
+        : undefined,
+      memoryLimitBytes: isSet(object.memoryLimitBytes)
+        ? BigInt(object.memoryLimitBytes)
+        : isSet(object.memory_limit_bytes)
+        ? BigInt(object.memory_limit_bytes)
+        : undefined,
+      swapLimitBytes: isSet(object.swapLimitBytes)
+        ? BigInt(object.swapLimitBytes)
+        : isSet(object.swap_limit_bytes)
+        ? BigInt(object.swap_limit_bytes)
+        : undefined,
+      processCount: isSet(object.processCount)
+        ? BigInt(object.processCount)
+        : isSet(object.process_count)
+        ? BigInt(object.process_count)
+        : undefined,
+      cpuPressure: isSet(object.cpuPressure)
+        ? Pressure.fromJSON(object.cpuPressure)
+        : isSet(object.cpu_pressure)
+        ? Pressure.fromJSON(object.cpu_pressure)
+        : undefined,
+      memoryPressure: isSet(object.memoryPressure)
+        ? Pressure.fromJSON(object.memoryPressure)
+        : isSet(object.memory_pressure)
+        ? Pressure.fromJSON(object.memory_pressure)
+        : undefined,
+      ioPressure: isSet(object.ioPressure)
+        ? Pressure.fromJSON(object.ioPressure)
+        : isSet(object.io_pressure)
+        ? Pressure.fromJSON(object.io_pressure)
+        : undefined,
+      details: isSet(object.details) ? CgroupDetails.fromJSON(object.details) : undefined,
     };
   },
 
@@ -3728,6 +4365,42 @@ export const CgroupUsage: MessageFns<CgroupUsage> = {
     }
     if (message.memoryUsageBytes !== undefined) {
       obj.memoryUsageBytes = message.memoryUsageBytes.toString();
+    }
+    if (message.memoryWorkingSetBytes !== undefined) {
+      obj.memoryWorkingSetBytes = message.memoryWorkingSetBytes.toString();
+    }
+    if (message.memoryRssBytes !== undefined) {
+      obj.memoryRssBytes = message.memoryRssBytes.toString();
+    }
+    if (message.pageFaults !== undefined) {
+      obj.pageFaults = message.pageFaults.toString();
+    }
+    if (message.majorPageFaults !== undefined) {
+      obj.majorPageFaults = message.majorPageFaults.toString();
+    }
+    if (message.swapUsageBytes !== undefined) {
+      obj.swapUsageBytes = message.swapUsageBytes.toString();
+    }
+    if (message.memoryLimitBytes !== undefined) {
+      obj.memoryLimitBytes = message.memoryLimitBytes.toString();
+    }
+    if (message.swapLimitBytes !== undefined) {
+      obj.swapLimitBytes = message.swapLimitBytes.toString();
+    }
+    if (message.processCount !== undefined) {
+      obj.processCount = message.processCount.toString();
+    }
+    if (message.cpuPressure !== undefined) {
+      obj.cpuPressure = Pressure.toJSON(message.cpuPressure);
+    }
+    if (message.memoryPressure !== undefined) {
+      obj.memoryPressure = Pressure.toJSON(message.memoryPressure);
+    }
+    if (message.ioPressure !== undefined) {
+      obj.ioPressure = Pressure.toJSON(message.ioPressure);
+    }
+    if (message.details !== undefined) {
+      obj.details = CgroupDetails.toJSON(message.details);
     }
     return obj;
   },
@@ -3744,12 +4417,2083 @@ export const CgroupUsage: MessageFns<CgroupUsage> = {
     message.memoryUsageBytes = (object.memoryUsageBytes !== undefined && object.memoryUsageBytes !== null)
       ? BigInt(object.memoryUsageBytes)
       : undefined;
+    message.memoryWorkingSetBytes =
+      (object.memoryWorkingSetBytes !== undefined && object.memoryWorkingSetBytes !== null)
+        ? BigInt(object.memoryWorkingSetBytes)
+        : undefined;
+    message.memoryRssBytes = (object.memoryRssBytes !== undefined && object.memoryRssBytes !== null)
+      ? BigInt(object.memoryRssBytes)
+      : undefined;
+    message.pageFaults = (object.pageFaults !== undefined && object.pageFaults !== null)
+      ? BigInt(object.pageFaults)
+      : undefined;
+    message.majorPageFaults = (object.majorPageFaults !== undefined && object.majorPageFaults !== null)
+      ? BigInt(object.majorPageFaults)
+      : undefined;
+    message.swapUsageBytes = (object.swapUsageBytes !== undefined && object.swapUsageBytes !== null)
+      ? BigInt(object.swapUsageBytes)
+      : undefined;
+    message.memoryLimitBytes = (object.memoryLimitBytes !== undefined && object.memoryLimitBytes !== null)
+      ? BigInt(object.memoryLimitBytes)
+      : undefined;
+    message.swapLimitBytes = (object.swapLimitBytes !== undefined && object.swapLimitBytes !== null)
+      ? BigInt(object.swapLimitBytes)
+      : undefined;
+    message.processCount = (object.processCount !== undefined && object.processCount !== null)
+      ? BigInt(object.processCount)
+      : undefined;
+    message.cpuPressure = (object.cpuPressure !== undefined && object.cpuPressure !== null)
+      ? Pressure.fromPartial(object.cpuPressure)
+      : undefined;
+    message.memoryPressure = (object.memoryPressure !== undefined && object.memoryPressure !== null)
+      ? Pressure.fromPartial(object.memoryPressure)
+      : undefined;
+    message.ioPressure = (object.ioPressure !== undefined && object.ioPressure !== null)
+      ? Pressure.fromPartial(object.ioPressure)
+      : undefined;
+    message.details = (object.details !== undefined && object.details !== null)
+      ? CgroupDetails.fromPartial(object.details)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseCgroupDetails(): CgroupDetails {
+  return {
+    cpuUserNs: undefined,
+    cpuSystemNs: undefined,
+    cfsPeriods: undefined,
+    cfsThrottledPeriods: undefined,
+    cfsThrottledNs: undefined,
+    cfsBurstPeriods: undefined,
+    cfsBurstNs: undefined,
+    cpuShares: undefined,
+    cpuPeriodUs: undefined,
+    cpuQuotaUs: undefined,
+    memoryCacheBytes: undefined,
+    memoryMappedFileBytes: undefined,
+    memoryKernelBytes: undefined,
+    memoryMaxUsageBytes: undefined,
+    memoryFailures: undefined,
+    memoryActiveFileBytes: undefined,
+    memoryInactiveFileBytes: undefined,
+    memoryDirtyBytes: undefined,
+    memoryWritebackBytes: undefined,
+    memoryPagesScanned: undefined,
+    memoryPagesReclaimed: undefined,
+    memoryRefaultsFile: undefined,
+    memoryRefaultsAnon: undefined,
+    memoryHighEvents: undefined,
+    memoryMaxEvents: undefined,
+    ownPageFaults: undefined,
+    ownMajorPageFaults: undefined,
+    oomKills: undefined,
+    memoryReservationBytes: undefined,
+    memoryMigrate: undefined,
+    hugePages: [],
+    numaPages: [],
+    devices: [],
+    threads: undefined,
+    threadsMax: undefined,
+  };
+}
+
+export const CgroupDetails: MessageFns<CgroupDetails> = {
+  encode(message: CgroupDetails, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.cpuUserNs !== undefined) {
+      if (BigInt.asUintN(64, message.cpuUserNs) !== message.cpuUserNs) {
+        throw new globalThis.Error("value provided for field message.cpuUserNs of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.cpuUserNs);
+    }
+    if (message.cpuSystemNs !== undefined) {
+      if (BigInt.asUintN(64, message.cpuSystemNs) !== message.cpuSystemNs) {
+        throw new globalThis.Error("value provided for field message.cpuSystemNs of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.cpuSystemNs);
+    }
+    if (message.cfsPeriods !== undefined) {
+      if (BigInt.asUintN(64, message.cfsPeriods) !== message.cfsPeriods) {
+        throw new globalThis.Error("value provided for field message.cfsPeriods of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.cfsPeriods);
+    }
+    if (message.cfsThrottledPeriods !== undefined) {
+      if (BigInt.asUintN(64, message.cfsThrottledPeriods) !== message.cfsThrottledPeriods) {
+        throw new globalThis.Error("value provided for field message.cfsThrottledPeriods of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.cfsThrottledPeriods);
+    }
+    if (message.cfsThrottledNs !== undefined) {
+      if (BigInt.asUintN(64, message.cfsThrottledNs) !== message.cfsThrottledNs) {
+        throw new globalThis.Error("value provided for field message.cfsThrottledNs of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.cfsThrottledNs);
+    }
+    if (message.cfsBurstPeriods !== undefined) {
+      if (BigInt.asUintN(64, message.cfsBurstPeriods) !== message.cfsBurstPeriods) {
+        throw new globalThis.Error("value provided for field message.cfsBurstPeriods of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.cfsBurstPeriods);
+    }
+    if (message.cfsBurstNs !== undefined) {
+      if (BigInt.asUintN(64, message.cfsBurstNs) !== message.cfsBurstNs) {
+        throw new globalThis.Error("value provided for field message.cfsBurstNs of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.cfsBurstNs);
+    }
+    if (message.cpuShares !== undefined) {
+      if (BigInt.asUintN(64, message.cpuShares) !== message.cpuShares) {
+        throw new globalThis.Error("value provided for field message.cpuShares of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.cpuShares);
+    }
+    if (message.cpuPeriodUs !== undefined) {
+      if (BigInt.asUintN(64, message.cpuPeriodUs) !== message.cpuPeriodUs) {
+        throw new globalThis.Error("value provided for field message.cpuPeriodUs of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.cpuPeriodUs);
+    }
+    if (message.cpuQuotaUs !== undefined) {
+      if (BigInt.asUintN(64, message.cpuQuotaUs) !== message.cpuQuotaUs) {
+        throw new globalThis.Error("value provided for field message.cpuQuotaUs of type uint64 too large");
+      }
+      writer.uint32(80).uint64(message.cpuQuotaUs);
+    }
+    if (message.memoryCacheBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryCacheBytes) !== message.memoryCacheBytes) {
+        throw new globalThis.Error("value provided for field message.memoryCacheBytes of type uint64 too large");
+      }
+      writer.uint32(88).uint64(message.memoryCacheBytes);
+    }
+    if (message.memoryMappedFileBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryMappedFileBytes) !== message.memoryMappedFileBytes) {
+        throw new globalThis.Error("value provided for field message.memoryMappedFileBytes of type uint64 too large");
+      }
+      writer.uint32(96).uint64(message.memoryMappedFileBytes);
+    }
+    if (message.memoryKernelBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryKernelBytes) !== message.memoryKernelBytes) {
+        throw new globalThis.Error("value provided for field message.memoryKernelBytes of type uint64 too large");
+      }
+      writer.uint32(104).uint64(message.memoryKernelBytes);
+    }
+    if (message.memoryMaxUsageBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryMaxUsageBytes) !== message.memoryMaxUsageBytes) {
+        throw new globalThis.Error("value provided for field message.memoryMaxUsageBytes of type uint64 too large");
+      }
+      writer.uint32(112).uint64(message.memoryMaxUsageBytes);
+    }
+    if (message.memoryFailures !== undefined) {
+      if (BigInt.asUintN(64, message.memoryFailures) !== message.memoryFailures) {
+        throw new globalThis.Error("value provided for field message.memoryFailures of type uint64 too large");
+      }
+      writer.uint32(120).uint64(message.memoryFailures);
+    }
+    if (message.memoryActiveFileBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryActiveFileBytes) !== message.memoryActiveFileBytes) {
+        throw new globalThis.Error("value provided for field message.memoryActiveFileBytes of type uint64 too large");
+      }
+      writer.uint32(128).uint64(message.memoryActiveFileBytes);
+    }
+    if (message.memoryInactiveFileBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryInactiveFileBytes) !== message.memoryInactiveFileBytes) {
+        throw new globalThis.Error("value provided for field message.memoryInactiveFileBytes of type uint64 too large");
+      }
+      writer.uint32(136).uint64(message.memoryInactiveFileBytes);
+    }
+    if (message.memoryDirtyBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryDirtyBytes) !== message.memoryDirtyBytes) {
+        throw new globalThis.Error("value provided for field message.memoryDirtyBytes of type uint64 too large");
+      }
+      writer.uint32(144).uint64(message.memoryDirtyBytes);
+    }
+    if (message.memoryWritebackBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryWritebackBytes) !== message.memoryWritebackBytes) {
+        throw new globalThis.Error("value provided for field message.memoryWritebackBytes of type uint64 too large");
+      }
+      writer.uint32(152).uint64(message.memoryWritebackBytes);
+    }
+    if (message.memoryPagesScanned !== undefined) {
+      if (BigInt.asUintN(64, message.memoryPagesScanned) !== message.memoryPagesScanned) {
+        throw new globalThis.Error("value provided for field message.memoryPagesScanned of type uint64 too large");
+      }
+      writer.uint32(160).uint64(message.memoryPagesScanned);
+    }
+    if (message.memoryPagesReclaimed !== undefined) {
+      if (BigInt.asUintN(64, message.memoryPagesReclaimed) !== message.memoryPagesReclaimed) {
+        throw new globalThis.Error("value provided for field message.memoryPagesReclaimed of type uint64 too large");
+      }
+      writer.uint32(168).uint64(message.memoryPagesReclaimed);
+    }
+    if (message.memoryRefaultsFile !== undefined) {
+      if (BigInt.asUintN(64, message.memoryRefaultsFile) !== message.memoryRefaultsFile) {
+        throw new globalThis.Error("value provided for field message.memoryRefaultsFile of type uint64 too large");
+      }
+      writer.uint32(176).uint64(message.memoryRefaultsFile);
+    }
+    if (message.memoryRefaultsAnon !== undefined) {
+      if (BigInt.asUintN(64, message.memoryRefaultsAnon) !== message.memoryRefaultsAnon) {
+        throw new globalThis.Error("value provided for field message.memoryRefaultsAnon of type uint64 too large");
+      }
+      writer.uint32(184).uint64(message.memoryRefaultsAnon);
+    }
+    if (message.memoryHighEvents !== undefined) {
+      if (BigInt.asUintN(64, message.memoryHighEvents) !== message.memoryHighEvents) {
+        throw new globalThis.Error("value provided for field message.memoryHighEvents of type uint64 too large");
+      }
+      writer.uint32(192).uint64(message.memoryHighEvents);
+    }
+    if (message.memoryMaxEvents !== undefined) {
+      if (BigInt.asUintN(64, message.memoryMaxEvents) !== message.memoryMaxEvents) {
+        throw new globalThis.Error("value provided for field message.memoryMaxEvents of type uint64 too large");
+      }
+      writer.uint32(200).uint64(message.memoryMaxEvents);
+    }
+    if (message.ownPageFaults !== undefined) {
+      if (BigInt.asUintN(64, message.ownPageFaults) !== message.ownPageFaults) {
+        throw new globalThis.Error("value provided for field message.ownPageFaults of type uint64 too large");
+      }
+      writer.uint32(208).uint64(message.ownPageFaults);
+    }
+    if (message.ownMajorPageFaults !== undefined) {
+      if (BigInt.asUintN(64, message.ownMajorPageFaults) !== message.ownMajorPageFaults) {
+        throw new globalThis.Error("value provided for field message.ownMajorPageFaults of type uint64 too large");
+      }
+      writer.uint32(216).uint64(message.ownMajorPageFaults);
+    }
+    if (message.oomKills !== undefined) {
+      if (BigInt.asUintN(64, message.oomKills) !== message.oomKills) {
+        throw new globalThis.Error("value provided for field message.oomKills of type uint64 too large");
+      }
+      writer.uint32(224).uint64(message.oomKills);
+    }
+    if (message.memoryReservationBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryReservationBytes) !== message.memoryReservationBytes) {
+        throw new globalThis.Error("value provided for field message.memoryReservationBytes of type uint64 too large");
+      }
+      writer.uint32(232).uint64(message.memoryReservationBytes);
+    }
+    if (message.memoryMigrate !== undefined) {
+      if (BigInt.asUintN(64, message.memoryMigrate) !== message.memoryMigrate) {
+        throw new globalThis.Error("value provided for field message.memoryMigrate of type uint64 too large");
+      }
+      writer.uint32(240).uint64(message.memoryMigrate);
+    }
+    for (const v of message.hugePages) {
+      HugePageUsage.encode(v!, writer.uint32(250).fork()).join();
+    }
+    for (const v of message.numaPages) {
+      NumaPages.encode(v!, writer.uint32(258).fork()).join();
+    }
+    for (const v of message.devices) {
+      DeviceIo.encode(v!, writer.uint32(266).fork()).join();
+    }
+    if (message.threads !== undefined) {
+      if (BigInt.asUintN(64, message.threads) !== message.threads) {
+        throw new globalThis.Error("value provided for field message.threads of type uint64 too large");
+      }
+      writer.uint32(272).uint64(message.threads);
+    }
+    if (message.threadsMax !== undefined) {
+      if (BigInt.asUintN(64, message.threadsMax) !== message.threadsMax) {
+        throw new globalThis.Error("value provided for field message.threadsMax of type uint64 too large");
+      }
+      writer.uint32(280).uint64(message.threadsMax);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CgroupDetails {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCgroupDetails();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.cpuUserNs = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.cpuSystemNs = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.cfsPeriods = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.cfsThrottledPeriods = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.cfsThrottledNs = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.cfsBurstPeriods = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.cfsBurstNs = reader.uint64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.cpuShares = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.cpuPeriodUs = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.cpuQuotaUs = reader.uint64() as bigint;
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.memoryCacheBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.memoryMappedFileBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.memoryKernelBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.memoryMaxUsageBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.memoryFailures = reader.uint64() as bigint;
+            continue;
+          }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.memoryActiveFileBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.memoryInactiveFileBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.memoryDirtyBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 19: {
+            if (tag !== 152) {
+              break;
+            }
+
+            message.memoryWritebackBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.memoryPagesScanned = reader.uint64() as bigint;
+            continue;
+          }
+          case 21: {
+            if (tag !== 168) {
+              break;
+            }
+
+            message.memoryPagesReclaimed = reader.uint64() as bigint;
+            continue;
+          }
+          case 22: {
+            if (tag !== 176) {
+              break;
+            }
+
+            message.memoryRefaultsFile = reader.uint64() as bigint;
+            continue;
+          }
+          case 23: {
+            if (tag !== 184) {
+              break;
+            }
+
+            message.memoryRefaultsAnon = reader.uint64() as bigint;
+            continue;
+          }
+          case 24: {
+            if (tag !== 192) {
+              break;
+            }
+
+            message.memoryHighEvents = reader.uint64() as bigint;
+            continue;
+          }
+          case 25: {
+            if (tag !== 200) {
+              break;
+            }
+
+            message.memoryMaxEvents = reader.uint64() as bigint;
+            continue;
+          }
+          case 26: {
+            if (tag !== 208) {
+              break;
+            }
+
+            message.ownPageFaults = reader.uint64() as bigint;
+            continue;
+          }
+          case 27: {
+            if (tag !== 216) {
+              break;
+            }
+
+            message.ownMajorPageFaults = reader.uint64() as bigint;
+            continue;
+          }
+          case 28: {
+            if (tag !== 224) {
+              break;
+            }
+
+            message.oomKills = reader.uint64() as bigint;
+            continue;
+          }
+          case 29: {
+            if (tag !== 232) {
+              break;
+            }
+
+            message.memoryReservationBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 30: {
+            if (tag !== 240) {
+              break;
+            }
+
+            message.memoryMigrate = reader.uint64() as bigint;
+            continue;
+          }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.hugePages.push(HugePageUsage.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 32: {
+            if (tag !== 258) {
+              break;
+            }
+
+            message.numaPages.push(NumaPages.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 33: {
+            if (tag !== 266) {
+              break;
+            }
+
+            message.devices.push(DeviceIo.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 34: {
+            if (tag !== 272) {
+              break;
+            }
+
+            message.threads = reader.uint64() as bigint;
+            continue;
+          }
+          case 35: {
+            if (tag !== 280) {
+              break;
+            }
+
+            message.threadsMax = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CgroupDetails {
+    return {
+      cpuUserNs: isSet(object.cpuUserNs)
+        ? BigInt(object.cpuUserNs)
+        : isSet(object.cpu_user_ns)
+        ? BigInt(object.cpu_user_ns)
+        : undefined,
+      cpuSystemNs: isSet(object.cpuSystemNs)
+        ? BigInt(object.cpuSystemNs)
+        : isSet(object.cpu_system_ns)
+        ? BigInt(object.cpu_system_ns)
+        : undefined,
+      cfsPeriods: isSet(object.cfsPeriods)
+        ? BigInt(object.cfsPeriods)
+        : isSet(object.cfs_periods)
+        ? BigInt(object.cfs_periods)
+        : undefined,
+      cfsThrottledPeriods: isSet(object.cfsThrottledPeriods)
+        ? BigInt(object.cfsThrottledPeriods)
+        : isSet(object.cfs_throttled_periods)
+        ? BigInt(object.cfs_throttled_periods)
+        : undefined,
+      cfsThrottledNs: isSet(object.cfsThrottledNs)
+        ? BigInt(object.cfsThrottledNs)
+        : isSet(object.cfs_throttled_ns)
+        ? BigInt(object.cfs_throttled_ns)
+        : undefined,
+      cfsBurstPeriods: isSet(object.cfsBurstPeriods)
+        ? BigInt(object.cfsBurstPeriods)
+        : isSet(object.cfs_burst_periods)
+        ? BigInt(object.cfs_burst_periods)
+        : undefined,
+      cfsBurstNs: isSet(object.cfsBurstNs)
+        ? BigInt(object.cfsBurstNs)
+        : isSet(object.cfs_burst_ns)
+        ? BigInt(object.cfs_burst_ns)
+        : undefined,
+      cpuShares: isSet(object.cpuShares)
+        ? BigInt(object.cpuShares)
+        : isSet(object.cpu_shares)
+        ? BigInt(object.cpu_shares)
+        : undefined,
+      cpuPeriodUs: isSet(object.cpuPeriodUs)
+        ? BigInt(object.cpuPeriodUs)
+        : isSet(object.cpu_period_us)
+        ? BigInt(object.cpu_period_us)
+        : undefined,
+      cpuQuotaUs: isSet(object.cpuQuotaUs)
+        ? BigInt(object.cpuQuotaUs)
+        : isSet(object.cpu_quota_us)
+        ? BigInt(object.cpu_quota_us)
+        : undefined,
+      memoryCacheBytes: isSet(object.memoryCacheBytes)
+        ? BigInt(object.memoryCacheBytes)
+        : isSet(object.memory_cache_bytes)
+        ? BigInt(object.memory_cache_bytes)
+        : undefined,
+      memoryMappedFileBytes: isSet(object.memoryMappedFileBytes)
+        ? BigInt(object.memoryMappedFileBytes)
+        : isSet(object.memory_mapped_file_bytes)
+        ? BigInt(object.memory_mapped_file_bytes)
+        : undefined,
+      memoryKernelBytes: isSet(object.memoryKernelBytes)
+        ? BigInt(object.memoryKernelBytes)
+        : isSet(object.memory_kernel_bytes)
+        ? BigInt(object.memory_kernel_bytes)
+        : undefined,
+      memoryMaxUsageBytes: isSet(object.memoryMaxUsageBytes)
+        ? BigInt(object.memoryMaxUsageBytes)
+        : isSet(object.memory_max_usage_bytes)
+        ? BigInt(object.memory_max_usage_bytes)
+        : undefined,
+      memoryFailures: isSet(object.memoryFailures)
+        ? BigInt(object.memoryFailures)
+        : isSet(object.memory_failures)
+        ? BigInt(object.memory_failures)
+        : undefined,
+      memoryActiveFileBytes: isSet(object.memoryActiveFileBytes)
+        ? BigInt(object.memoryActiveFileBytes)
+        : isSet(object.memory_active_file_bytes)
+        ? BigInt(object.memory_active_file_bytes)
+        : undefined,
+      memoryInactiveFileBytes: isSet(object.memoryInactiveFileBytes)
+        ? BigInt(object.memoryInactiveFileBytes)
+        : isSet(object.memory_inactive_file_bytes)
+        ? BigInt(object.memory_inactive_file_bytes)
+        : undefined,
+      memoryDirtyBytes: isSet(object.memoryDirtyBytes)
+        ? BigInt(object.memoryDirtyBytes)
+        : isSet(object.memory_dirty_bytes)
+        ? BigInt(object.memory_dirty_bytes)
+        : undefined,
+      memoryWritebackBytes: isSet(object.memoryWritebackBytes)
+        ? BigInt(object.memoryWritebackBytes)
+        : isSet(object.memory_writeback_bytes)
+        ? BigInt(object.memory_writeback_bytes)
+        : undefined,
+      memoryPagesScanned: isSet(object.memoryPagesScanned)
+        ? BigInt(object.memoryPagesScanned)
+        : isSet(object.memory_pages_scanned)
+        ? BigInt(object.memory_pages_scanned)
+        : undefined,
+      memoryPagesReclaimed: isSet(object.memoryPagesReclaimed)
+        ? BigInt(object.memoryPagesReclaimed)
+        : isSet(object.memory_pages_reclaimed)
+        ? BigInt(object.memory_pages_reclaimed)
+        : undefined,
+      memoryRefaultsFile: isSet(object.memoryRefaultsFile)
+        ? BigInt(object.memoryRefaultsFile)
+        : isSet(object.memory_refaults_file)
+        ? BigInt(object.memory_refaults_file)
+        : undefined,
+      memoryRefaultsAnon: isSet(object.memoryRefaultsAnon)
+        ? BigInt(object.memoryRefaultsAnon)
+        : isSet(object.memory_refaults_anon)
+        ? BigInt(object.memory_refaults_anon)
+        : undefined,
+      memoryHighEvents: isSet(object.memoryHighEvents)
+        ? BigInt(object.memoryHighEvents)
+        : isSet(object.memory_high_events)
+        ? BigInt(object.memory_high_events)
+        : undefined,
+      memoryMaxEvents: isSet(object.memoryMaxEvents)
+        ? BigInt(object.memoryMaxEvents)
+        : isSet(object.memory_max_events)
+        ? BigInt(object.memory_max_events)
+        : undefined,
+      ownPageFaults: isSet(object.ownPageFaults)
+        ? BigInt(object.ownPageFaults)
+        : isSet(object.own_page_faults)
+        ? BigInt(object.own_page_faults)
+        : undefined,
+      ownMajorPageFaults: isSet(object.ownMajorPageFaults)
+        ? BigInt(object.ownMajorPageFaults)
+        : isSet(object.own_major_page_faults)
+        ? BigInt(object.own_major_page_faults)
+        : undefined,
+      oomKills: isSet(object.oomKills)
+        ? BigInt(object.oomKills)
+        : isSet(object.oom_kills)
+        ? BigInt(object.oom_kills)
+        : undefined,
+      memoryReservationBytes: isSet(object.memoryReservationBytes)
+        ? BigInt(object.memoryReservationBytes)
+        : isSet(object.memory_reservation_bytes)
+        ? BigInt(object.memory_reservation_bytes)
+        : undefined,
+      memoryMigrate: isSet(object.memoryMigrate)
+        ? BigInt(object.memoryMigrate)
+        : isSet(object.memory_migrate)
+        ? BigInt(object.memory_migrate)
+        : undefined,
+      hugePages: globalThis.Array.isArray(object?.hugePages)
+        ? object.hugePages.map((e: any) => HugePageUsage.fromJSON(e))
+        : globalThis.Array.isArray(object?.huge_pages)
+        ? object.huge_pages.map((e: any) => HugePageUsage.fromJSON(e))
+        : [],
+      numaPages: globalThis.Array.isArray(object?.numaPages)
+        ? object.numaPages.map((e: any) => NumaPages.fromJSON(e))
+        : globalThis.Array.isArray(object?.numa_pages)
+        ? object.numa_pages.map((e: any) => NumaPages.fromJSON(e))
+        : [],
+      devices: globalThis.Array.isArray(object?.devices)
+        ? object.devices.map((e: any) => DeviceIo.fromJSON(e))
+        : [],
+      threads: isSet(object.threads) ? BigInt(object.threads) : undefined,
+      threadsMax: isSet(object.threadsMax)
+        ? BigInt(object.threadsMax)
+        : isSet(object.threads_max)
+        ? BigInt(object.threads_max)
+        : undefined,
+    };
+  },
+
+  toJSON(message: CgroupDetails): unknown {
+    const obj: any = {};
+    if (message.cpuUserNs !== undefined) {
+      obj.cpuUserNs = message.cpuUserNs.toString();
+    }
+    if (message.cpuSystemNs !== undefined) {
+      obj.cpuSystemNs = message.cpuSystemNs.toString();
+    }
+    if (message.cfsPeriods !== undefined) {
+      obj.cfsPeriods = message.cfsPeriods.toString();
+    }
+    if (message.cfsThrottledPeriods !== undefined) {
+      obj.cfsThrottledPeriods = message.cfsThrottledPeriods.toString();
+    }
+    if (message.cfsThrottledNs !== undefined) {
+      obj.cfsThrottledNs = message.cfsThrottledNs.toString();
+    }
+    if (message.cfsBurstPeriods !== undefined) {
+      obj.cfsBurstPeriods = message.cfsBurstPeriods.toString();
+    }
+    if (message.cfsBurstNs !== undefined) {
+      obj.cfsBurstNs = message.cfsBurstNs.toString();
+    }
+    if (message.cpuShares !== undefined) {
+      obj.cpuShares = message.cpuShares.toString();
+    }
+    if (message.cpuPeriodUs !== undefined) {
+      obj.cpuPeriodUs = message.cpuPeriodUs.toString();
+    }
+    if (message.cpuQuotaUs !== undefined) {
+      obj.cpuQuotaUs = message.cpuQuotaUs.toString();
+    }
+    if (message.memoryCacheBytes !== undefined) {
+      obj.memoryCacheBytes = message.memoryCacheBytes.toString();
+    }
+    if (message.memoryMappedFileBytes !== undefined) {
+      obj.memoryMappedFileBytes = message.memoryMappedFileBytes.toString();
+    }
+    if (message.memoryKernelBytes !== undefined) {
+      obj.memoryKernelBytes = message.memoryKernelBytes.toString();
+    }
+    if (message.memoryMaxUsageBytes !== undefined) {
+      obj.memoryMaxUsageBytes = message.memoryMaxUsageBytes.toString();
+    }
+    if (message.memoryFailures !== undefined) {
+      obj.memoryFailures = message.memoryFailures.toString();
+    }
+    if (message.memoryActiveFileBytes !== undefined) {
+      obj.memoryActiveFileBytes = message.memoryActiveFileBytes.toString();
+    }
+    if (message.memoryInactiveFileBytes !== undefined) {
+      obj.memoryInactiveFileBytes = message.memoryInactiveFileBytes.toString();
+    }
+    if (message.memoryDirtyBytes !== undefined) {
+      obj.memoryDirtyBytes = message.memoryDirtyBytes.toString();
+    }
+    if (message.memoryWritebackBytes !== undefined) {
+      obj.memoryWritebackBytes = message.memoryWritebackBytes.toString();
+    }
+    if (message.memoryPagesScanned !== undefined) {
+      obj.memoryPagesScanned = message.memoryPagesScanned.toString();
+    }
+    if (message.memoryPagesReclaimed !== undefined) {
+      obj.memoryPagesReclaimed = message.memoryPagesReclaimed.toString();
+    }
+    if (message.memoryRefaultsFile !== undefined) {
+      obj.memoryRefaultsFile = message.memoryRefaultsFile.toString();
+    }
+    if (message.memoryRefaultsAnon !== undefined) {
+      obj.memoryRefaultsAnon = message.memoryRefaultsAnon.toString();
+    }
+    if (message.memoryHighEvents !== undefined) {
+      obj.memoryHighEvents = message.memoryHighEvents.toString();
+    }
+    if (message.memoryMaxEvents !== undefined) {
+      obj.memoryMaxEvents = message.memoryMaxEvents.toString();
+    }
+    if (message.ownPageFaults !== undefined) {
+      obj.ownPageFaults = message.ownPageFaults.toString();
+    }
+    if (message.ownMajorPageFaults !== undefined) {
+      obj.ownMajorPageFaults = message.ownMajorPageFaults.toString();
+    }
+    if (message.oomKills !== undefined) {
+      obj.oomKills = message.oomKills.toString();
+    }
+    if (message.memoryReservationBytes !== undefined) {
+      obj.memoryReservationBytes = message.memoryReservationBytes.toString();
+    }
+    if (message.memoryMigrate !== undefined) {
+      obj.memoryMigrate = message.memoryMigrate.toString();
+    }
+    if (message.hugePages?.length) {
+      obj.hugePages = message.hugePages.map((e) => HugePageUsage.toJSON(e));
+    }
+    if (message.numaPages?.length) {
+      obj.numaPages = message.numaPages.map((e) => NumaPages.toJSON(e));
+    }
+    if (message.devices?.length) {
+      obj.devices = message.devices.map((e) => DeviceIo.toJSON(e));
+    }
+    if (message.threads !== undefined) {
+      obj.threads = message.threads.toString();
+    }
+    if (message.threadsMax !== undefined) {
+      obj.threadsMax = message.threadsMax.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CgroupDetails>): CgroupDetails {
+    return CgroupDetails.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CgroupDetails>): CgroupDetails {
+    const message = createBaseCgroupDetails();
+    message.cpuUserNs = (object.cpuUserNs !== undefined && object.cpuUserNs !== null)
+      ? BigInt(object.cpuUserNs)
+      : undefined;
+    message.cpuSystemNs = (object.cpuSystemNs !== undefined && object.cpuSystemNs !== null)
+      ? BigInt(object.cpuSystemNs)
+      : undefined;
+    message.cfsPeriods = (object.cfsPeriods !== undefined && object.cfsPeriods !== null)
+      ? BigInt(object.cfsPeriods)
+      : undefined;
+    message.cfsThrottledPeriods = (object.cfsThrottledPeriods !== undefined && object.cfsThrottledPeriods !== null)
+      ? BigInt(object.cfsThrottledPeriods)
+      : undefined;
+    message.cfsThrottledNs = (object.cfsThrottledNs !== undefined && object.cfsThrottledNs !== null)
+      ? BigInt(object.cfsThrottledNs)
+      : undefined;
+    message.cfsBurstPeriods = (object.cfsBurstPeriods !== undefined && object.cfsBurstPeriods !== null)
+      ? BigInt(object.cfsBurstPeriods)
+      : undefined;
+    message.cfsBurstNs = (object.cfsBurstNs !== undefined && object.cfsBurstNs !== null)
+      ? BigInt(object.cfsBurstNs)
+      : undefined;
+    message.cpuShares = (object.cpuShares !== undefined && object.cpuShares !== null)
+      ? BigInt(object.cpuShares)
+      : undefined;
+    message.cpuPeriodUs = (object.cpuPeriodUs !== undefined && object.cpuPeriodUs !== null)
+      ? BigInt(object.cpuPeriodUs)
+      : undefined;
+    message.cpuQuotaUs = (object.cpuQuotaUs !== undefined && object.cpuQuotaUs !== null)
+      ? BigInt(object.cpuQuotaUs)
+      : undefined;
+    message.memoryCacheBytes = (object.memoryCacheBytes !== undefined && object.memoryCacheBytes !== null)
+      ? BigInt(object.memoryCacheBytes)
+      : undefined;
+    message.memoryMappedFileBytes =
+      (object.memoryMappedFileBytes !== undefined && object.memoryMappedFileBytes !== null)
+        ? BigInt(object.memoryMappedFileBytes)
+        : undefined;
+    message.memoryKernelBytes = (object.memoryKernelBytes !== undefined && object.memoryKernelBytes !== null)
+      ? BigInt(object.memoryKernelBytes)
+      : undefined;
+    message.memoryMaxUsageBytes = (object.memoryMaxUsageBytes !== undefined && object.memoryMaxUsageBytes !== null)
+      ? BigInt(object.memoryMaxUsageBytes)
+      : undefined;
+    message.memoryFailures = (object.memoryFailures !== undefined && object.memoryFailures !== null)
+      ? BigInt(object.memoryFailures)
+      : undefined;
+    message.memoryActiveFileBytes =
+      (object.memoryActiveFileBytes !== undefined && object.memoryActiveFileBytes !== null)
+        ? BigInt(object.memoryActiveFileBytes)
+        : undefined;
+    message.memoryInactiveFileBytes =
+      (object.memoryInactiveFileBytes !== undefined && object.memoryInactiveFileBytes !== null)
+        ? BigInt(object.memoryInactiveFileBytes)
+        : undefined;
+    message.memoryDirtyBytes = (object.memoryDirtyBytes !== undefined && object.memoryDirtyBytes !== null)
+      ? BigInt(object.memoryDirtyBytes)
+      : undefined;
+    message.memoryWritebackBytes = (object.memoryWritebackBytes !== undefined && object.memoryWritebackBytes !== null)
+      ? BigInt(object.memoryWritebackBytes)
+      : undefined;
+    message.memoryPagesScanned = (object.memoryPagesScanned !== undefined && object.memoryPagesScanned !== null)
+      ? BigInt(object.memoryPagesScanned)
+      : undefined;
+    message.memoryPagesReclaimed = (object.memoryPagesReclaimed !== undefined && object.memoryPagesReclaimed !== null)
+      ? BigInt(object.memoryPagesReclaimed)
+      : undefined;
+    message.memoryRefaultsFile = (object.memoryRefaultsFile !== undefined && object.memoryRefaultsFile !== null)
+      ? BigInt(object.memoryRefaultsFile)
+      : undefined;
+    message.memoryRefaultsAnon = (object.memoryRefaultsAnon !== undefined && object.memoryRefaultsAnon !== null)
+      ? BigInt(object.memoryRefaultsAnon)
+      : undefined;
+    message.memoryHighEvents = (object.memoryHighEvents !== undefined && object.memoryHighEvents !== null)
+      ? BigInt(object.memoryHighEvents)
+      : undefined;
+    message.memoryMaxEvents = (object.memoryMaxEvents !== undefined && object.memoryMaxEvents !== null)
+      ? BigInt(object.memoryMaxEvents)
+      : undefined;
+    message.ownPageFaults = (object.ownPageFaults !== undefined && object.ownPageFaults !== null)
+      ? BigInt(object.ownPageFaults)
+      : undefined;
+    message.ownMajorPageFaults = (object.ownMajorPageFaults !== undefined && object.ownMajorPageFaults !== null)
+      ? BigInt(object.ownMajorPageFaults)
+      : undefined;
+    message.oomKills = (object.oomKills !== undefined && object.oomKills !== null)
+      ? BigInt(object.oomKills)
+      : undefined;
+    message.memoryReservationBytes =
+      (object.memoryReservationBytes !== undefined && object.memoryReservationBytes !== null)
+        ? BigInt(object.memoryReservationBytes)
+        : undefined;
+    message.memoryMigrate = (object.memoryMigrate !== undefined && object.memoryMigrate !== null)
+      ? BigInt(object.memoryMigrate)
+      : undefined;
+    message.hugePages = object.hugePages?.map((e) => HugePageUsage.fromPartial(e)) || [];
+    message.numaPages = object.numaPages?.map((e) => NumaPages.fromPartial(e)) || [];
+    message.devices = object.devices?.map((e) => DeviceIo.fromPartial(e)) || [];
+    message.threads = (object.threads !== undefined && object.threads !== null) ? BigInt(object.threads) : undefined;
+    message.threadsMax = (object.threadsMax !== undefined && object.threadsMax !== null)
+      ? BigInt(object.threadsMax)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseHugePageUsage(): HugePageUsage {
+  return { pageSize: "", usageBytes: 0n, maxUsageBytes: undefined, failures: undefined };
+}
+
+export const HugePageUsage: MessageFns<HugePageUsage> = {
+  encode(message: HugePageUsage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pageSize !== "") {
+      writer.uint32(10).string(message.pageSize);
+    }
+    if (message.usageBytes !== 0n) {
+      if (BigInt.asUintN(64, message.usageBytes) !== message.usageBytes) {
+        throw new globalThis.Error("value provided for field message.usageBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.usageBytes);
+    }
+    if (message.maxUsageBytes !== undefined) {
+      if (BigInt.asUintN(64, message.maxUsageBytes) !== message.maxUsageBytes) {
+        throw new globalThis.Error("value provided for field message.maxUsageBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.maxUsageBytes);
+    }
+    if (message.failures !== undefined) {
+      if (BigInt.asUintN(64, message.failures) !== message.failures) {
+        throw new globalThis.Error("value provided for field message.failures of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.failures);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HugePageUsage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHugePageUsage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.pageSize = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.usageBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxUsageBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.failures = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HugePageUsage {
+    return {
+      pageSize: isSet(object.pageSize)
+        ? globalThis.String(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.String(object.page_size)
+        : "",
+      usageBytes: isSet(object.usageBytes)
+        ? BigInt(object.usageBytes)
+        : isSet(object.usage_bytes)
+        ? BigInt(object.usage_bytes)
+        : 0n,
+      maxUsageBytes: isSet(object.maxUsageBytes)
+        ? BigInt(object.maxUsageBytes)
+        : isSet(object.max_usage_bytes)
+        ? BigInt(object.max_usage_bytes)
+        : undefined,
+      failures: isSet(object.failures) ? BigInt(object.failures) : undefined,
+    };
+  },
+
+  toJSON(message: HugePageUsage): unknown {
+    const obj: any = {};
+    if (message.pageSize !== "") {
+      obj.pageSize = message.pageSize;
+    }
+    if (message.usageBytes !== 0n) {
+      obj.usageBytes = message.usageBytes.toString();
+    }
+    if (message.maxUsageBytes !== undefined) {
+      obj.maxUsageBytes = message.maxUsageBytes.toString();
+    }
+    if (message.failures !== undefined) {
+      obj.failures = message.failures.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<HugePageUsage>): HugePageUsage {
+    return HugePageUsage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HugePageUsage>): HugePageUsage {
+    const message = createBaseHugePageUsage();
+    message.pageSize = object.pageSize ?? "";
+    message.usageBytes = (object.usageBytes !== undefined && object.usageBytes !== null)
+      ? BigInt(object.usageBytes)
+      : 0n;
+    message.maxUsageBytes = (object.maxUsageBytes !== undefined && object.maxUsageBytes !== null)
+      ? BigInt(object.maxUsageBytes)
+      : undefined;
+    message.failures = (object.failures !== undefined && object.failures !== null)
+      ? BigInt(object.failures)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseNumaPages(): NumaPages {
+  return { kind: "", scope: "", node: 0, pages: 0n };
+}
+
+export const NumaPages: MessageFns<NumaPages> = {
+  encode(message: NumaPages, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.scope !== "") {
+      writer.uint32(18).string(message.scope);
+    }
+    if (message.node !== 0) {
+      writer.uint32(24).uint32(message.node);
+    }
+    if (message.pages !== 0n) {
+      if (BigInt.asUintN(64, message.pages) !== message.pages) {
+        throw new globalThis.Error("value provided for field message.pages of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.pages);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NumaPages {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNumaPages();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.scope = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.node = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.pages = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NumaPages {
+    return {
+      kind: isSet(object.kind) ? globalThis.String(object.kind) : "",
+      scope: isSet(object.scope) ? globalThis.String(object.scope) : "",
+      node: isSet(object.node) ? globalThis.Number(object.node) : 0,
+      pages: isSet(object.pages) ? BigInt(object.pages) : 0n,
+    };
+  },
+
+  toJSON(message: NumaPages): unknown {
+    const obj: any = {};
+    if (message.kind !== "") {
+      obj.kind = message.kind;
+    }
+    if (message.scope !== "") {
+      obj.scope = message.scope;
+    }
+    if (message.node !== 0) {
+      obj.node = Math.round(message.node);
+    }
+    if (message.pages !== 0n) {
+      obj.pages = message.pages.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NumaPages>): NumaPages {
+    return NumaPages.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NumaPages>): NumaPages {
+    const message = createBaseNumaPages();
+    message.kind = object.kind ?? "";
+    message.scope = object.scope ?? "";
+    message.node = object.node ?? 0;
+    message.pages = (object.pages !== undefined && object.pages !== null) ? BigInt(object.pages) : 0n;
+    return message;
+  },
+};
+
+function createBaseDeviceIo(): DeviceIo {
+  return { major: 0, minor: 0, device: "", counts: [] };
+}
+
+export const DeviceIo: MessageFns<DeviceIo> = {
+  encode(message: DeviceIo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.major !== 0) {
+      writer.uint32(8).uint32(message.major);
+    }
+    if (message.minor !== 0) {
+      writer.uint32(16).uint32(message.minor);
+    }
+    if (message.device !== "") {
+      writer.uint32(26).string(message.device);
+    }
+    for (const v of message.counts) {
+      DeviceCount.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceIo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceIo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.major = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.minor = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.device = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.counts.push(DeviceCount.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeviceIo {
+    return {
+      major: isSet(object.major) ? globalThis.Number(object.major) : 0,
+      minor: isSet(object.minor) ? globalThis.Number(object.minor) : 0,
+      device: isSet(object.device) ? globalThis.String(object.device) : "",
+      counts: globalThis.Array.isArray(object?.counts) ? object.counts.map((e: any) => DeviceCount.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: DeviceIo): unknown {
+    const obj: any = {};
+    if (message.major !== 0) {
+      obj.major = Math.round(message.major);
+    }
+    if (message.minor !== 0) {
+      obj.minor = Math.round(message.minor);
+    }
+    if (message.device !== "") {
+      obj.device = message.device;
+    }
+    if (message.counts?.length) {
+      obj.counts = message.counts.map((e) => DeviceCount.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DeviceIo>): DeviceIo {
+    return DeviceIo.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeviceIo>): DeviceIo {
+    const message = createBaseDeviceIo();
+    message.major = object.major ?? 0;
+    message.minor = object.minor ?? 0;
+    message.device = object.device ?? "";
+    message.counts = object.counts?.map((e) => DeviceCount.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDeviceCount(): DeviceCount {
+  return { what: "", operation: "", value: 0n };
+}
+
+export const DeviceCount: MessageFns<DeviceCount> = {
+  encode(message: DeviceCount, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.what !== "") {
+      writer.uint32(10).string(message.what);
+    }
+    if (message.operation !== "") {
+      writer.uint32(18).string(message.operation);
+    }
+    if (message.value !== 0n) {
+      if (BigInt.asUintN(64, message.value) !== message.value) {
+        throw new globalThis.Error("value provided for field message.value of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceCount {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceCount();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.what = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.operation = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.value = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeviceCount {
+    return {
+      what: isSet(object.what) ? globalThis.String(object.what) : "",
+      operation: isSet(object.operation) ? globalThis.String(object.operation) : "",
+      value: isSet(object.value) ? BigInt(object.value) : 0n,
+    };
+  },
+
+  toJSON(message: DeviceCount): unknown {
+    const obj: any = {};
+    if (message.what !== "") {
+      obj.what = message.what;
+    }
+    if (message.operation !== "") {
+      obj.operation = message.operation;
+    }
+    if (message.value !== 0n) {
+      obj.value = message.value.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DeviceCount>): DeviceCount {
+    return DeviceCount.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeviceCount>): DeviceCount {
+    const message = createBaseDeviceCount();
+    message.what = object.what ?? "";
+    message.operation = object.operation ?? "";
+    message.value = (object.value !== undefined && object.value !== null) ? BigInt(object.value) : 0n;
+    return message;
+  },
+};
+
+function createBaseProcessFigures(): ProcessFigures {
+  return {
+    processes: 0n,
+    threads: 0n,
+    fileDescriptors: undefined,
+    sockets: undefined,
+    openFilesSoftLimit: undefined,
+    sleeping: 0n,
+    running: 0n,
+    stopped: 0n,
+    uninterruptible: 0n,
+    runNs: undefined,
+    runQueueNs: undefined,
+    runPeriods: undefined,
+    loadAverageMilli: undefined,
+    loadDAverageMilli: undefined,
+  };
+}
+
+export const ProcessFigures: MessageFns<ProcessFigures> = {
+  encode(message: ProcessFigures, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.processes !== 0n) {
+      if (BigInt.asUintN(64, message.processes) !== message.processes) {
+        throw new globalThis.Error("value provided for field message.processes of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.processes);
+    }
+    if (message.threads !== 0n) {
+      if (BigInt.asUintN(64, message.threads) !== message.threads) {
+        throw new globalThis.Error("value provided for field message.threads of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.threads);
+    }
+    if (message.fileDescriptors !== undefined) {
+      if (BigInt.asUintN(64, message.fileDescriptors) !== message.fileDescriptors) {
+        throw new globalThis.Error("value provided for field message.fileDescriptors of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.fileDescriptors);
+    }
+    if (message.sockets !== undefined) {
+      if (BigInt.asUintN(64, message.sockets) !== message.sockets) {
+        throw new globalThis.Error("value provided for field message.sockets of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.sockets);
+    }
+    if (message.openFilesSoftLimit !== undefined) {
+      if (BigInt.asIntN(64, message.openFilesSoftLimit) !== message.openFilesSoftLimit) {
+        throw new globalThis.Error("value provided for field message.openFilesSoftLimit of type int64 too large");
+      }
+      writer.uint32(40).int64(message.openFilesSoftLimit);
+    }
+    if (message.sleeping !== 0n) {
+      if (BigInt.asUintN(64, message.sleeping) !== message.sleeping) {
+        throw new globalThis.Error("value provided for field message.sleeping of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.sleeping);
+    }
+    if (message.running !== 0n) {
+      if (BigInt.asUintN(64, message.running) !== message.running) {
+        throw new globalThis.Error("value provided for field message.running of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.running);
+    }
+    if (message.stopped !== 0n) {
+      if (BigInt.asUintN(64, message.stopped) !== message.stopped) {
+        throw new globalThis.Error("value provided for field message.stopped of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.stopped);
+    }
+    if (message.uninterruptible !== 0n) {
+      if (BigInt.asUintN(64, message.uninterruptible) !== message.uninterruptible) {
+        throw new globalThis.Error("value provided for field message.uninterruptible of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.uninterruptible);
+    }
+    if (message.runNs !== undefined) {
+      if (BigInt.asUintN(64, message.runNs) !== message.runNs) {
+        throw new globalThis.Error("value provided for field message.runNs of type uint64 too large");
+      }
+      writer.uint32(80).uint64(message.runNs);
+    }
+    if (message.runQueueNs !== undefined) {
+      if (BigInt.asUintN(64, message.runQueueNs) !== message.runQueueNs) {
+        throw new globalThis.Error("value provided for field message.runQueueNs of type uint64 too large");
+      }
+      writer.uint32(88).uint64(message.runQueueNs);
+    }
+    if (message.runPeriods !== undefined) {
+      if (BigInt.asUintN(64, message.runPeriods) !== message.runPeriods) {
+        throw new globalThis.Error("value provided for field message.runPeriods of type uint64 too large");
+      }
+      writer.uint32(96).uint64(message.runPeriods);
+    }
+    if (message.loadAverageMilli !== undefined) {
+      if (BigInt.asUintN(64, message.loadAverageMilli) !== message.loadAverageMilli) {
+        throw new globalThis.Error("value provided for field message.loadAverageMilli of type uint64 too large");
+      }
+      writer.uint32(104).uint64(message.loadAverageMilli);
+    }
+    if (message.loadDAverageMilli !== undefined) {
+      if (BigInt.asUintN(64, message.loadDAverageMilli) !== message.loadDAverageMilli) {
+        throw new globalThis.Error("value provided for field message.loadDAverageMilli of type uint64 too large");
+      }
+      writer.uint32(112).uint64(message.loadDAverageMilli);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProcessFigures {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProcessFigures();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.processes = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.threads = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.fileDescriptors = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.sockets = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.openFilesSoftLimit = reader.int64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.sleeping = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.running = reader.uint64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.stopped = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.uninterruptible = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.runNs = reader.uint64() as bigint;
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.runQueueNs = reader.uint64() as bigint;
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.runPeriods = reader.uint64() as bigint;
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.loadAverageMilli = reader.uint64() as bigint;
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.loadDAverageMilli = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ProcessFigures {
+    return {
+      processes: isSet(object.processes) ? BigInt(object.processes) : 0n,
+      threads: isSet(object.threads) ? BigInt(object.threads) : 0n,
+      fileDescriptors: isSet(object.fileDescriptors)
+        ? BigInt(object.fileDescriptors)
+        : isSet(object.file_descriptors)
+        ? BigInt(object.file_descriptors)
+        : undefined,
+      sockets: isSet(object.sockets) ? BigInt(object.sockets) : undefined,
+      openFilesSoftLimit: isSet(object.openFilesSoftLimit)
+        ? BigInt(object.openFilesSoftLimit)
+        : isSet(object.open_files_soft_limit)
+        ? BigInt(object.open_files_soft_limit)
+        : undefined,
+      sleeping: isSet(object.sleeping) ? BigInt(object.sleeping) : 0n,
+      running: isSet(object.running) ? BigInt(object.running) : 0n,
+      stopped: isSet(object.stopped) ? BigInt(object.stopped) : 0n,
+      uninterruptible: isSet(object.uninterruptible) ? BigInt(object.uninterruptible) : 0n,
+      runNs: isSet(object.runNs) ? BigInt(object.runNs) : isSet(object.run_ns) ? BigInt(object.run_ns) : undefined,
+      runQueueNs: isSet(object.runQueueNs)
+        ? BigInt(object.runQueueNs)
+        : isSet(object.run_queue_ns)
+        ? BigInt(object.run_queue_ns)
+        : undefined,
+      runPeriods: isSet(object.runPeriods)
+        ? BigInt(object.runPeriods)
+        : isSet(object.run_periods)
+        ? BigInt(object.run_periods)
+        : undefined,
+      loadAverageMilli: isSet(object.loadAverageMilli)
+        ? BigInt(object.loadAverageMilli)
+        : isSet(object.load_average_milli)
+        ? BigInt(object.load_average_milli)
+        : undefined,
+      loadDAverageMilli: isSet(object.loadDAverageMilli)
+        ? BigInt(object.loadDAverageMilli)
+        : isSet(object.load_d_average_milli)
+        ? BigInt(object.load_d_average_milli)
+        : undefined,
+    };
+  },
+
+  toJSON(message: ProcessFigures): unknown {
+    const obj: any = {};
+    if (message.processes !== 0n) {
+      obj.processes = message.processes.toString();
+    }
+    if (message.threads !== 0n) {
+      obj.threads = message.threads.toString();
+    }
+    if (message.fileDescriptors !== undefined) {
+      obj.fileDescriptors = message.fileDescriptors.toString();
+    }
+    if (message.sockets !== undefined) {
+      obj.sockets = message.sockets.toString();
+    }
+    if (message.openFilesSoftLimit !== undefined) {
+      obj.openFilesSoftLimit = message.openFilesSoftLimit.toString();
+    }
+    if (message.sleeping !== 0n) {
+      obj.sleeping = message.sleeping.toString();
+    }
+    if (message.running !== 0n) {
+      obj.running = message.running.toString();
+    }
+    if (message.stopped !== 0n) {
+      obj.stopped = message.stopped.toString();
+    }
+    if (message.uninterruptible !== 0n) {
+      obj.uninterruptible = message.uninterruptible.toString();
+    }
+    if (message.runNs !== undefined) {
+      obj.runNs = message.runNs.toString();
+    }
+    if (message.runQueueNs !== undefined) {
+      obj.runQueueNs = message.runQueueNs.toString();
+    }
+    if (message.runPeriods !== undefined) {
+      obj.runPeriods = message.runPeriods.toString();
+    }
+    if (message.loadAverageMilli !== undefined) {
+      obj.loadAverageMilli = message.loadAverageMilli.toString();
+    }
+    if (message.loadDAverageMilli !== undefined) {
+      obj.loadDAverageMilli = message.loadDAverageMilli.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ProcessFigures>): ProcessFigures {
+    return ProcessFigures.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ProcessFigures>): ProcessFigures {
+    const message = createBaseProcessFigures();
+    message.processes = (object.processes !== undefined && object.processes !== null) ? BigInt(object.processes) : 0n;
+    message.threads = (object.threads !== undefined && object.threads !== null) ? BigInt(object.threads) : 0n;
+    message.fileDescriptors = (object.fileDescriptors !== undefined && object.fileDescriptors !== null)
+      ? BigInt(object.fileDescriptors)
+      : undefined;
+    message.sockets = (object.sockets !== undefined && object.sockets !== null) ? BigInt(object.sockets) : undefined;
+    message.openFilesSoftLimit = (object.openFilesSoftLimit !== undefined && object.openFilesSoftLimit !== null)
+      ? BigInt(object.openFilesSoftLimit)
+      : undefined;
+    message.sleeping = (object.sleeping !== undefined && object.sleeping !== null) ? BigInt(object.sleeping) : 0n;
+    message.running = (object.running !== undefined && object.running !== null) ? BigInt(object.running) : 0n;
+    message.stopped = (object.stopped !== undefined && object.stopped !== null) ? BigInt(object.stopped) : 0n;
+    message.uninterruptible = (object.uninterruptible !== undefined && object.uninterruptible !== null)
+      ? BigInt(object.uninterruptible)
+      : 0n;
+    message.runNs = (object.runNs !== undefined && object.runNs !== null) ? BigInt(object.runNs) : undefined;
+    message.runQueueNs = (object.runQueueNs !== undefined && object.runQueueNs !== null)
+      ? BigInt(object.runQueueNs)
+      : undefined;
+    message.runPeriods = (object.runPeriods !== undefined && object.runPeriods !== null)
+      ? BigInt(object.runPeriods)
+      : undefined;
+    message.loadAverageMilli = (object.loadAverageMilli !== undefined && object.loadAverageMilli !== null)
+      ? BigInt(object.loadAverageMilli)
+      : undefined;
+    message.loadDAverageMilli = (object.loadDAverageMilli !== undefined && object.loadDAverageMilli !== null)
+      ? BigInt(object.loadDAverageMilli)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseLayerUsage(): LayerUsage {
+  return {
+    sampledAtNs: 0n,
+    usedBytes: 0n,
+    inodesUsed: 0n,
+    device: "",
+    capacityBytes: 0n,
+    inodesTotal: 0n,
+    inodesFree: 0n,
+  };
+}
+
+export const LayerUsage: MessageFns<LayerUsage> = {
+  encode(message: LayerUsage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sampledAtNs !== 0n) {
+      if (BigInt.asIntN(64, message.sampledAtNs) !== message.sampledAtNs) {
+        throw new globalThis.Error("value provided for field message.sampledAtNs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.sampledAtNs);
+    }
+    if (message.usedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.usedBytes) !== message.usedBytes) {
+        throw new globalThis.Error("value provided for field message.usedBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.usedBytes);
+    }
+    if (message.inodesUsed !== 0n) {
+      if (BigInt.asUintN(64, message.inodesUsed) !== message.inodesUsed) {
+        throw new globalThis.Error("value provided for field message.inodesUsed of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.inodesUsed);
+    }
+    if (message.device !== "") {
+      writer.uint32(34).string(message.device);
+    }
+    if (message.capacityBytes !== 0n) {
+      if (BigInt.asUintN(64, message.capacityBytes) !== message.capacityBytes) {
+        throw new globalThis.Error("value provided for field message.capacityBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.capacityBytes);
+    }
+    if (message.inodesTotal !== 0n) {
+      if (BigInt.asUintN(64, message.inodesTotal) !== message.inodesTotal) {
+        throw new globalThis.Error("value provided for field message.inodesTotal of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.inodesTotal);
+    }
+    if (message.inodesFree !== 0n) {
+      if (BigInt.asUintN(64, message.inodesFree) !== message.inodesFree) {
+        throw new globalThis.Error("value provided for field message.inodesFree of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.inodesFree);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerUsage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerUsage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sampledAtNs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.usedBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.inodesUsed = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.device = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.capacityBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.inodesTotal = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.inodesFree = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): LayerUsage {
+    return {
+      sampledAtNs: isSet(object.sampledAtNs)
+        ? BigInt(object.sampledAtNs)
+        : isSet(object.sampled_at_ns)
+        ? BigInt(object.sampled_at_ns)
+        : 0n,
+      usedBytes: isSet(object.usedBytes)
+        ? BigInt(object.usedBytes)
+        : isSet(object.used_bytes)
+        ? BigInt(object.used_bytes)
+        : 0n,
+      inodesUsed: isSet(object.inodesUsed)
+        ? BigInt(object.inodesUsed)
+        : isSet(object.inodes_used)
+        ? BigInt(object.inodes_used)
+        : 0n,
+      device: isSet(object.device) ? globalThis.String(object.device) : "",
+      capacityBytes: isSet(object.capacityBytes)
+        ? BigInt(object.capacityBytes)
+        : isSet(object.capacity_bytes)
+        ? BigInt(object.capacity_bytes)
+        : 0n,
+      inodesTotal: isSet(object.inodesTotal)
+        ? BigInt(object.inodesTotal)
+        : isSet(object.inodes_total)
+        ? BigInt(object.inodes_total)
+        : 0n,
+      inodesFree: isSet(object.inodesFree)
+        ? BigInt(object.inodesFree)
+        : isSet(object.inodes_free)
+        ? BigInt(object.inodes_free)
+        : 0n,
+    };
+  },
+
+  toJSON(message: LayerUsage): unknown {
+    const obj: any = {};
+    if (message.sampledAtNs !== 0n) {
+      obj.sampledAtNs = message.sampledAtNs.toString();
+    }
+    if (message.usedBytes !== 0n) {
+      obj.usedBytes = message.usedBytes.toString();
+    }
+    if (message.inodesUsed !== 0n) {
+      obj.inodesUsed = message.inodesUsed.toString();
+    }
+    if (message.device !== "") {
+      obj.device = message.device;
+    }
+    if (message.capacityBytes !== 0n) {
+      obj.capacityBytes = message.capacityBytes.toString();
+    }
+    if (message.inodesTotal !== 0n) {
+      obj.inodesTotal = message.inodesTotal.toString();
+    }
+    if (message.inodesFree !== 0n) {
+      obj.inodesFree = message.inodesFree.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<LayerUsage>): LayerUsage {
+    return LayerUsage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LayerUsage>): LayerUsage {
+    const message = createBaseLayerUsage();
+    message.sampledAtNs = (object.sampledAtNs !== undefined && object.sampledAtNs !== null)
+      ? BigInt(object.sampledAtNs)
+      : 0n;
+    message.usedBytes = (object.usedBytes !== undefined && object.usedBytes !== null) ? BigInt(object.usedBytes) : 0n;
+    message.inodesUsed = (object.inodesUsed !== undefined && object.inodesUsed !== null)
+      ? BigInt(object.inodesUsed)
+      : 0n;
+    message.device = object.device ?? "";
+    message.capacityBytes = (object.capacityBytes !== undefined && object.capacityBytes !== null)
+      ? BigInt(object.capacityBytes)
+      : 0n;
+    message.inodesTotal = (object.inodesTotal !== undefined && object.inodesTotal !== null)
+      ? BigInt(object.inodesTotal)
+      : 0n;
+    message.inodesFree = (object.inodesFree !== undefined && object.inodesFree !== null)
+      ? BigInt(object.inodesFree)
+      : 0n;
     return message;
   },
 };
 
 function createBaseContainerUsage(): ContainerUsage {
-  return { containerId: "", cgroup: undefined };
+  return {
+    containerId: "",
+    cgroup: undefined,
+    podSandboxId: "",
+    sandboxProcess: false,
+    writableLayer: undefined,
+    processes: undefined,
+  };
 }
 
 export const ContainerUsage: MessageFns<ContainerUsage> = {
@@ -3759,6 +6503,18 @@ export const ContainerUsage: MessageFns<ContainerUsage> = {
     }
     if (message.cgroup !== undefined) {
       CgroupUsage.encode(message.cgroup, writer.uint32(18).fork()).join();
+    }
+    if (message.podSandboxId !== "") {
+      writer.uint32(26).string(message.podSandboxId);
+    }
+    if (message.sandboxProcess !== false) {
+      writer.uint32(32).bool(message.sandboxProcess);
+    }
+    if (message.writableLayer !== undefined) {
+      LayerUsage.encode(message.writableLayer, writer.uint32(42).fork()).join();
+    }
+    if (message.processes !== undefined) {
+      ProcessFigures.encode(message.processes, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -3792,6 +6548,38 @@ export const ContainerUsage: MessageFns<ContainerUsage> = {
             message.cgroup = CgroupUsage.decode(reader, reader.uint32());
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.podSandboxId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.sandboxProcess = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.writableLayer = LayerUsage.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.processes = ProcessFigures.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3812,6 +6600,22 @@ export const ContainerUsage: MessageFns<ContainerUsage> = {
         ? globalThis.String(object.container_id)
         : "",
       cgroup: isSet(object.cgroup) ? CgroupUsage.fromJSON(object.cgroup) : undefined,
+      podSandboxId: isSet(object.podSandboxId)
+        ? globalThis.String(object.podSandboxId)
+        : isSet(object.pod_sandbox_id)
+        ? globalThis.String(object.pod_sandbox_id)
+        : "",
+      sandboxProcess: isSet(object.sandboxProcess)
+        ? globalThis.Boolean(object.sandboxProcess)
+        : isSet(object.sandbox_process)
+        ? globalThis.Boolean(object.sandbox_process)
+        : false,
+      writableLayer: isSet(object.writableLayer)
+        ? LayerUsage.fromJSON(object.writableLayer)
+        : isSet(object.writable_layer)
+        ? LayerUsage.fromJSON(object.writable_layer)
+        : undefined,
+      processes: isSet(object.processes) ? ProcessFigures.fromJSON(object.processes) : undefined,
     };
   },
 
@@ -3822,6 +6626,18 @@ export const ContainerUsage: MessageFns<ContainerUsage> = {
     }
     if (message.cgroup !== undefined) {
       obj.cgroup = CgroupUsage.toJSON(message.cgroup);
+    }
+    if (message.podSandboxId !== "") {
+      obj.podSandboxId = message.podSandboxId;
+    }
+    if (message.sandboxProcess !== false) {
+      obj.sandboxProcess = message.sandboxProcess;
+    }
+    if (message.writableLayer !== undefined) {
+      obj.writableLayer = LayerUsage.toJSON(message.writableLayer);
+    }
+    if (message.processes !== undefined) {
+      obj.processes = ProcessFigures.toJSON(message.processes);
     }
     return obj;
   },
@@ -3835,12 +6651,491 @@ export const ContainerUsage: MessageFns<ContainerUsage> = {
     message.cgroup = (object.cgroup !== undefined && object.cgroup !== null)
       ? CgroupUsage.fromPartial(object.cgroup)
       : undefined;
+    message.podSandboxId = object.podSandboxId ?? "";
+    message.sandboxProcess = object.sandboxProcess ?? false;
+    message.writableLayer = (object.writableLayer !== undefined && object.writableLayer !== null)
+      ? LayerUsage.fromPartial(object.writableLayer)
+      : undefined;
+    message.processes = (object.processes !== undefined && object.processes !== null)
+      ? ProcessFigures.fromPartial(object.processes)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseInterfaceUsage(): InterfaceUsage {
+  return {
+    name: "",
+    rxBytes: 0n,
+    rxPackets: 0n,
+    rxErrors: 0n,
+    rxDropped: 0n,
+    txBytes: 0n,
+    txPackets: 0n,
+    txErrors: 0n,
+    txDropped: 0n,
+  };
+}
+
+export const InterfaceUsage: MessageFns<InterfaceUsage> = {
+  encode(message: InterfaceUsage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.rxBytes !== 0n) {
+      if (BigInt.asUintN(64, message.rxBytes) !== message.rxBytes) {
+        throw new globalThis.Error("value provided for field message.rxBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.rxBytes);
+    }
+    if (message.rxPackets !== 0n) {
+      if (BigInt.asUintN(64, message.rxPackets) !== message.rxPackets) {
+        throw new globalThis.Error("value provided for field message.rxPackets of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.rxPackets);
+    }
+    if (message.rxErrors !== 0n) {
+      if (BigInt.asUintN(64, message.rxErrors) !== message.rxErrors) {
+        throw new globalThis.Error("value provided for field message.rxErrors of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.rxErrors);
+    }
+    if (message.rxDropped !== 0n) {
+      if (BigInt.asUintN(64, message.rxDropped) !== message.rxDropped) {
+        throw new globalThis.Error("value provided for field message.rxDropped of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.rxDropped);
+    }
+    if (message.txBytes !== 0n) {
+      if (BigInt.asUintN(64, message.txBytes) !== message.txBytes) {
+        throw new globalThis.Error("value provided for field message.txBytes of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.txBytes);
+    }
+    if (message.txPackets !== 0n) {
+      if (BigInt.asUintN(64, message.txPackets) !== message.txPackets) {
+        throw new globalThis.Error("value provided for field message.txPackets of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.txPackets);
+    }
+    if (message.txErrors !== 0n) {
+      if (BigInt.asUintN(64, message.txErrors) !== message.txErrors) {
+        throw new globalThis.Error("value provided for field message.txErrors of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.txErrors);
+    }
+    if (message.txDropped !== 0n) {
+      if (BigInt.asUintN(64, message.txDropped) !== message.txDropped) {
+        throw new globalThis.Error("value provided for field message.txDropped of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.txDropped);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InterfaceUsage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInterfaceUsage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.rxBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.rxPackets = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.rxErrors = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.rxDropped = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.txBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.txPackets = reader.uint64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.txErrors = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.txDropped = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): InterfaceUsage {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      rxBytes: isSet(object.rxBytes) ? BigInt(object.rxBytes) : isSet(object.rx_bytes) ? BigInt(object.rx_bytes) : 0n,
+      rxPackets: isSet(object.rxPackets)
+        ? BigInt(object.rxPackets)
+        : isSet(object.rx_packets)
+        ? BigInt(object.rx_packets)
+        : 0n,
+      rxErrors: isSet(object.rxErrors)
+        ? BigInt(object.rxErrors)
+        : isSet(object.rx_errors)
+        ? BigInt(object.rx_errors)
+        : 0n,
+      rxDropped: isSet(object.rxDropped)
+        ? BigInt(object.rxDropped)
+        : isSet(object.rx_dropped)
+        ? BigInt(object.rx_dropped)
+        : 0n,
+      txBytes: isSet(object.txBytes) ? BigInt(object.txBytes) : isSet(object.tx_bytes) ? BigInt(object.tx_bytes) : 0n,
+      txPackets: isSet(object.txPackets)
+        ? BigInt(object.txPackets)
+        : isSet(object.tx_packets)
+        ? BigInt(object.tx_packets)
+        : 0n,
+      txErrors: isSet(object.txErrors)
+        ? BigInt(object.txErrors)
+        : isSet(object.tx_errors)
+        ? BigInt(object.tx_errors)
+        : 0n,
+      txDropped: isSet(object.txDropped)
+        ? BigInt(object.txDropped)
+        : isSet(object.tx_dropped)
+        ? BigInt(object.tx_dropped)
+        : 0n,
+    };
+  },
+
+  toJSON(message: InterfaceUsage): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.rxBytes !== 0n) {
+      obj.rxBytes = message.rxBytes.toString();
+    }
+    if (message.rxPackets !== 0n) {
+      obj.rxPackets = message.rxPackets.toString();
+    }
+    if (message.rxErrors !== 0n) {
+      obj.rxErrors = message.rxErrors.toString();
+    }
+    if (message.rxDropped !== 0n) {
+      obj.rxDropped = message.rxDropped.toString();
+    }
+    if (message.txBytes !== 0n) {
+      obj.txBytes = message.txBytes.toString();
+    }
+    if (message.txPackets !== 0n) {
+      obj.txPackets = message.txPackets.toString();
+    }
+    if (message.txErrors !== 0n) {
+      obj.txErrors = message.txErrors.toString();
+    }
+    if (message.txDropped !== 0n) {
+      obj.txDropped = message.txDropped.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<InterfaceUsage>): InterfaceUsage {
+    return InterfaceUsage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<InterfaceUsage>): InterfaceUsage {
+    const message = createBaseInterfaceUsage();
+    message.name = object.name ?? "";
+    message.rxBytes = (object.rxBytes !== undefined && object.rxBytes !== null) ? BigInt(object.rxBytes) : 0n;
+    message.rxPackets = (object.rxPackets !== undefined && object.rxPackets !== null) ? BigInt(object.rxPackets) : 0n;
+    message.rxErrors = (object.rxErrors !== undefined && object.rxErrors !== null) ? BigInt(object.rxErrors) : 0n;
+    message.rxDropped = (object.rxDropped !== undefined && object.rxDropped !== null) ? BigInt(object.rxDropped) : 0n;
+    message.txBytes = (object.txBytes !== undefined && object.txBytes !== null) ? BigInt(object.txBytes) : 0n;
+    message.txPackets = (object.txPackets !== undefined && object.txPackets !== null) ? BigInt(object.txPackets) : 0n;
+    message.txErrors = (object.txErrors !== undefined && object.txErrors !== null) ? BigInt(object.txErrors) : 0n;
+    message.txDropped = (object.txDropped !== undefined && object.txDropped !== null) ? BigInt(object.txDropped) : 0n;
+    return message;
+  },
+};
+
+function createBaseSocketCount(): SocketCount {
+  return { protocol: "", state: "", count: 0n };
+}
+
+export const SocketCount: MessageFns<SocketCount> = {
+  encode(message: SocketCount, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.protocol !== "") {
+      writer.uint32(10).string(message.protocol);
+    }
+    if (message.state !== "") {
+      writer.uint32(18).string(message.state);
+    }
+    if (message.count !== 0n) {
+      if (BigInt.asUintN(64, message.count) !== message.count) {
+        throw new globalThis.Error("value provided for field message.count of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.count);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SocketCount {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSocketCount();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.protocol = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.count = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SocketCount {
+    return {
+      protocol: isSet(object.protocol) ? globalThis.String(object.protocol) : "",
+      state: isSet(object.state) ? globalThis.String(object.state) : "",
+      count: isSet(object.count) ? BigInt(object.count) : 0n,
+    };
+  },
+
+  toJSON(message: SocketCount): unknown {
+    const obj: any = {};
+    if (message.protocol !== "") {
+      obj.protocol = message.protocol;
+    }
+    if (message.state !== "") {
+      obj.state = message.state;
+    }
+    if (message.count !== 0n) {
+      obj.count = message.count.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SocketCount>): SocketCount {
+    return SocketCount.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SocketCount>): SocketCount {
+    const message = createBaseSocketCount();
+    message.protocol = object.protocol ?? "";
+    message.state = object.state ?? "";
+    message.count = (object.count !== undefined && object.count !== null) ? BigInt(object.count) : 0n;
+    return message;
+  },
+};
+
+function createBaseNetworkFigures(): NetworkFigures {
+  return { sampledAtNs: 0n, interfaces: [], sockets: [] };
+}
+
+export const NetworkFigures: MessageFns<NetworkFigures> = {
+  encode(message: NetworkFigures, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sampledAtNs !== 0n) {
+      if (BigInt.asIntN(64, message.sampledAtNs) !== message.sampledAtNs) {
+        throw new globalThis.Error("value provided for field message.sampledAtNs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.sampledAtNs);
+    }
+    for (const v of message.interfaces) {
+      InterfaceUsage.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.sockets) {
+      SocketCount.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkFigures {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkFigures();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sampledAtNs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.interfaces.push(InterfaceUsage.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.sockets.push(SocketCount.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NetworkFigures {
+    return {
+      sampledAtNs: isSet(object.sampledAtNs)
+        ? BigInt(object.sampledAtNs)
+        : isSet(object.sampled_at_ns)
+        ? BigInt(object.sampled_at_ns)
+        : 0n,
+      interfaces: globalThis.Array.isArray(object?.interfaces)
+        ? object.interfaces.map((e: any) => InterfaceUsage.fromJSON(e))
+        : [],
+      sockets: globalThis.Array.isArray(object?.sockets) ? object.sockets.map((e: any) => SocketCount.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: NetworkFigures): unknown {
+    const obj: any = {};
+    if (message.sampledAtNs !== 0n) {
+      obj.sampledAtNs = message.sampledAtNs.toString();
+    }
+    if (message.interfaces?.length) {
+      obj.interfaces = message.interfaces.map((e) => InterfaceUsage.toJSON(e));
+    }
+    if (message.sockets?.length) {
+      obj.sockets = message.sockets.map((e) => SocketCount.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NetworkFigures>): NetworkFigures {
+    return NetworkFigures.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NetworkFigures>): NetworkFigures {
+    const message = createBaseNetworkFigures();
+    message.sampledAtNs = (object.sampledAtNs !== undefined && object.sampledAtNs !== null)
+      ? BigInt(object.sampledAtNs)
+      : 0n;
+    message.interfaces = object.interfaces?.map((e) => InterfaceUsage.fromPartial(e)) || [];
+    message.sockets = object.sockets?.map((e) => SocketCount.fromPartial(e)) || [];
     return message;
   },
 };
 
 function createBaseSandboxUsage(): SandboxUsage {
-  return { podSandboxId: "", cgroup: undefined };
+  return { podSandboxId: "", cgroup: undefined, cgroupPath: "", network: undefined };
 }
 
 export const SandboxUsage: MessageFns<SandboxUsage> = {
@@ -3850,6 +7145,12 @@ export const SandboxUsage: MessageFns<SandboxUsage> = {
     }
     if (message.cgroup !== undefined) {
       CgroupUsage.encode(message.cgroup, writer.uint32(18).fork()).join();
+    }
+    if (message.cgroupPath !== "") {
+      writer.uint32(26).string(message.cgroupPath);
+    }
+    if (message.network !== undefined) {
+      NetworkFigures.encode(message.network, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -3883,6 +7184,22 @@ export const SandboxUsage: MessageFns<SandboxUsage> = {
             message.cgroup = CgroupUsage.decode(reader, reader.uint32());
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.cgroupPath = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.network = NetworkFigures.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3903,6 +7220,12 @@ export const SandboxUsage: MessageFns<SandboxUsage> = {
         ? globalThis.String(object.pod_sandbox_id)
         : "",
       cgroup: isSet(object.cgroup) ? CgroupUsage.fromJSON(object.cgroup) : undefined,
+      cgroupPath: isSet(object.cgroupPath)
+        ? globalThis.String(object.cgroupPath)
+        : isSet(object.cgroup_path)
+        ? globalThis.String(object.cgroup_path)
+        : "",
+      network: isSet(object.network) ? NetworkFigures.fromJSON(object.network) : undefined,
     };
   },
 
@@ -3913,6 +7236,12 @@ export const SandboxUsage: MessageFns<SandboxUsage> = {
     }
     if (message.cgroup !== undefined) {
       obj.cgroup = CgroupUsage.toJSON(message.cgroup);
+    }
+    if (message.cgroupPath !== "") {
+      obj.cgroupPath = message.cgroupPath;
+    }
+    if (message.network !== undefined) {
+      obj.network = NetworkFigures.toJSON(message.network);
     }
     return obj;
   },
@@ -3926,6 +7255,10 @@ export const SandboxUsage: MessageFns<SandboxUsage> = {
     message.cgroup = (object.cgroup !== undefined && object.cgroup !== null)
       ? CgroupUsage.fromPartial(object.cgroup)
       : undefined;
+    message.cgroupPath = object.cgroupPath ?? "";
+    message.network = (object.network !== undefined && object.network !== null)
+      ? NetworkFigures.fromPartial(object.network)
+      : undefined;
     return message;
   },
 };
@@ -3936,6 +7269,10 @@ function bytesFromBase64(b64: string): Uint8Array {
 
 function base64FromBytes(arr: Uint8Array): string {
   return globalThis.Buffer.from(arr).toString("base64");
+}
+
+function floatToJson(value: number | null | undefined): number | string | null | undefined {
+  return typeof value === "number" && !globalThis.Number.isFinite(value) ? globalThis.String(value) : value;
 }
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;

@@ -243,17 +243,26 @@ export interface CheckpointContainerRequest {
 }
 
 export interface SampleContainersRequest {
+  /** Also what only metrics show. */
+  details: boolean;
+  /** The last id of the page before; empty for the first. */
+  pageToken: string;
 }
 
 export interface SampleContainersResponse {
   containers: ContainerUsage[];
+  /** Empty on the last page. */
+  nextPageToken: string;
 }
 
 export interface SampleSandboxesRequest {
+  details: boolean;
+  pageToken: string;
 }
 
 export interface SampleSandboxesResponse {
   sandboxes: SandboxUsage[];
+  nextPageToken: string;
 }
 
 function createBaseReply(): Reply {
@@ -3631,11 +3640,17 @@ export const CheckpointContainerRequest: MessageFns<CheckpointContainerRequest> 
 };
 
 function createBaseSampleContainersRequest(): SampleContainersRequest {
-  return {};
+  return { details: false, pageToken: "" };
 }
 
 export const SampleContainersRequest: MessageFns<SampleContainersRequest> = {
-  encode(_: SampleContainersRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: SampleContainersRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.details !== false) {
+      writer.uint32(8).bool(message.details);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(18).string(message.pageToken);
+    }
     return writer;
   },
 
@@ -3652,6 +3667,22 @@ export const SampleContainersRequest: MessageFns<SampleContainersRequest> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.details = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3664,32 +3695,50 @@ export const SampleContainersRequest: MessageFns<SampleContainersRequest> = {
     }
   },
 
-  fromJSON(_: any): SampleContainersRequest {
-    return {};
+  fromJSON(object: any): SampleContainersRequest {
+    return {
+      details: isSet(object.details) ? globalThis.Boolean(object.details) : false,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+    };
   },
 
-  toJSON(_: SampleContainersRequest): unknown {
+  toJSON(message: SampleContainersRequest): unknown {
     const obj: any = {};
+    if (message.details !== false) {
+      obj.details = message.details;
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
     return obj;
   },
 
   create(base?: DeepPartial<SampleContainersRequest>): SampleContainersRequest {
     return SampleContainersRequest.fromPartial(base ?? {});
   },
-  fromPartial(_: DeepPartial<SampleContainersRequest>): SampleContainersRequest {
+  fromPartial(object: DeepPartial<SampleContainersRequest>): SampleContainersRequest {
     const message = createBaseSampleContainersRequest();
+    message.details = object.details ?? false;
+    message.pageToken = object.pageToken ?? "";
     return message;
   },
 };
 
 function createBaseSampleContainersResponse(): SampleContainersResponse {
-  return { containers: [] };
+  return { containers: [], nextPageToken: "" };
 }
 
 export const SampleContainersResponse: MessageFns<SampleContainersResponse> = {
   encode(message: SampleContainersResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.containers) {
       ContainerUsage.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
     }
     return writer;
   },
@@ -3715,6 +3764,14 @@ export const SampleContainersResponse: MessageFns<SampleContainersResponse> = {
             message.containers.push(ContainerUsage.decode(reader, reader.uint32()));
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3732,6 +3789,11 @@ export const SampleContainersResponse: MessageFns<SampleContainersResponse> = {
       containers: globalThis.Array.isArray(object?.containers)
         ? object.containers.map((e: any) => ContainerUsage.fromJSON(e))
         : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
     };
   },
 
@@ -3739,6 +3801,9 @@ export const SampleContainersResponse: MessageFns<SampleContainersResponse> = {
     const obj: any = {};
     if (message.containers?.length) {
       obj.containers = message.containers.map((e) => ContainerUsage.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
     }
     return obj;
   },
@@ -3749,16 +3814,23 @@ export const SampleContainersResponse: MessageFns<SampleContainersResponse> = {
   fromPartial(object: DeepPartial<SampleContainersResponse>): SampleContainersResponse {
     const message = createBaseSampleContainersResponse();
     message.containers = object.containers?.map((e) => ContainerUsage.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
 
 function createBaseSampleSandboxesRequest(): SampleSandboxesRequest {
-  return {};
+  return { details: false, pageToken: "" };
 }
 
 export const SampleSandboxesRequest: MessageFns<SampleSandboxesRequest> = {
-  encode(_: SampleSandboxesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: SampleSandboxesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.details !== false) {
+      writer.uint32(8).bool(message.details);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(18).string(message.pageToken);
+    }
     return writer;
   },
 
@@ -3775,6 +3847,22 @@ export const SampleSandboxesRequest: MessageFns<SampleSandboxesRequest> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.details = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3787,32 +3875,50 @@ export const SampleSandboxesRequest: MessageFns<SampleSandboxesRequest> = {
     }
   },
 
-  fromJSON(_: any): SampleSandboxesRequest {
-    return {};
+  fromJSON(object: any): SampleSandboxesRequest {
+    return {
+      details: isSet(object.details) ? globalThis.Boolean(object.details) : false,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+    };
   },
 
-  toJSON(_: SampleSandboxesRequest): unknown {
+  toJSON(message: SampleSandboxesRequest): unknown {
     const obj: any = {};
+    if (message.details !== false) {
+      obj.details = message.details;
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
     return obj;
   },
 
   create(base?: DeepPartial<SampleSandboxesRequest>): SampleSandboxesRequest {
     return SampleSandboxesRequest.fromPartial(base ?? {});
   },
-  fromPartial(_: DeepPartial<SampleSandboxesRequest>): SampleSandboxesRequest {
+  fromPartial(object: DeepPartial<SampleSandboxesRequest>): SampleSandboxesRequest {
     const message = createBaseSampleSandboxesRequest();
+    message.details = object.details ?? false;
+    message.pageToken = object.pageToken ?? "";
     return message;
   },
 };
 
 function createBaseSampleSandboxesResponse(): SampleSandboxesResponse {
-  return { sandboxes: [] };
+  return { sandboxes: [], nextPageToken: "" };
 }
 
 export const SampleSandboxesResponse: MessageFns<SampleSandboxesResponse> = {
   encode(message: SampleSandboxesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.sandboxes) {
       SandboxUsage.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
     }
     return writer;
   },
@@ -3838,6 +3944,14 @@ export const SampleSandboxesResponse: MessageFns<SampleSandboxesResponse> = {
             message.sandboxes.push(SandboxUsage.decode(reader, reader.uint32()));
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3855,6 +3969,11 @@ export const SampleSandboxesResponse: MessageFns<SampleSandboxesResponse> = {
       sandboxes: globalThis.Array.isArray(object?.sandboxes)
         ? object.sandboxes.map((e: any) => SandboxUsage.fromJSON(e))
         : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
     };
   },
 
@@ -3862,6 +3981,9 @@ export const SampleSandboxesResponse: MessageFns<SampleSandboxesResponse> = {
     const obj: any = {};
     if (message.sandboxes?.length) {
       obj.sandboxes = message.sandboxes.map((e) => SandboxUsage.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
     }
     return obj;
   },
@@ -3872,6 +3994,7 @@ export const SampleSandboxesResponse: MessageFns<SampleSandboxesResponse> = {
   fromPartial(object: DeepPartial<SampleSandboxesResponse>): SampleSandboxesResponse {
     const message = createBaseSampleSandboxesResponse();
     message.sandboxes = object.sandboxes?.map((e) => SandboxUsage.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
