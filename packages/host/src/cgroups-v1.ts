@@ -4,6 +4,7 @@
 import {
   cgroupDirectory,
   cgroupLevels,
+  cgroupTree,
   collectPids,
   isDirectory,
   joinCgroup,
@@ -20,6 +21,7 @@ import {
   workingSet,
   writeCgroupFile,
 } from './cgroup-files.ts';
+import { limitWritesV1, writeLimits } from './cgroup-limits.ts';
 import type { CgroupHost, CgroupUsage } from './cgroups.ts';
 import { isErrno, systemError } from './errno.ts';
 
@@ -80,12 +82,21 @@ export function cgroupV1(
       for (const root of roots) await joinCgroup(ownCgroupDirectory(root, path), pid);
     },
     pids,
+    setLimits: async (path, limits) =>
+      await writeLimits(
+        limitWritesV1(limits, (controller) => {
+          const root = rootOf(controller);
+          return root === undefined ? undefined : ownCgroupDirectory(root, path);
+        }),
+      ),
     oomKills: (path) => {
       const memory = rootOf('memory');
       if (memory === undefined) return undefined;
-      const control = readCounts(`${cgroupDirectory(memory, path)}/memory.oom_control`);
-      const kills = control.get('oom_kill');
-      return kills === undefined ? undefined : Number(kills);
+      // v1 counts a kill where the victim was, and a container may have cgroups of its own.
+      const kills = cgroupTree(cgroupDirectory(memory, path))
+        .map((directory) => readCounts(`${directory}/memory.oom_control`).get('oom_kill'))
+        .filter((count) => count !== undefined);
+      return kills.length === 0 ? undefined : Number(kills.reduce((sum, count) => sum + count));
     },
     usage: (path) => usageV1(rootOf, path),
   };

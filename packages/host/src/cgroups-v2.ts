@@ -19,6 +19,7 @@ import {
   workingSet,
   writeCgroupFile,
 } from './cgroup-files.ts';
+import { limitWritesV2, writeLimits, writeOnPool } from './cgroup-limits.ts';
 import type { CgroupHost, CgroupUsage } from './cgroups.ts';
 import { isErrno, systemError } from './errno.ts';
 
@@ -60,6 +61,11 @@ export function cgroupV2(root: string): CgroupHost {
     },
     join: (path, pid) => joinCgroup(ownCgroupDirectory(root, path), pid),
     pids,
+    setLimits: async (path, limits) => {
+      const directory = ownCgroupDirectory(root, path);
+      if (limits.memoryBytes !== undefined) await makeRoom(directory, limits.memoryBytes);
+      return await writeLimits(limitWritesV2(limits, directory));
+    },
     oomKills: (path) => {
       const kills = readCounts(`${cgroupDirectory(root, path)}/memory.events`).get('oom_kill');
       return kills === undefined ? undefined : Number(kills);
@@ -70,6 +76,26 @@ export function cgroupV2(root: string): CgroupHost {
 
 function words(text: string | undefined): string[] {
   return (text ?? '').split(/\s+/).filter((word) => word !== '');
+}
+
+/**
+ * v1 refuses a limit below what is in use; v2 takes it and kills until it holds (cgroup-v2.rst,
+ * memory.max). So what can be reclaimed is reclaimed before, and the limit refused if that is not
+ * enough.
+ */
+async function makeRoom(directory: string, limitBytes: bigint): Promise<void> {
+  const usage = () => readCount(`${directory}/memory.current`) ?? 0n;
+  const excess = usage() - limitBytes;
+  if (limitBytes < 0n || excess <= 0n) return;
+  try {
+    await writeOnPool(`${directory}/memory.reclaim`, String(excess));
+  } catch (error) {
+    // EAGAIN: less could be had; ENOENT: before Linux 5.19.
+    if (!isErrno(error, 'EAGAIN', 'ENOENT', 'EINVAL')) throw error;
+  }
+  const used = usage();
+  if (used <= limitBytes) return;
+  throw systemError('write', 'EBUSY', `memory.max ${limitBytes}: ${used} bytes are in use`);
 }
 
 /** Enables in a cgroup's children every controller that it has itself. */

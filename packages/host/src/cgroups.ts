@@ -1,5 +1,6 @@
 // cgroup v1 (also hybrid) and v2 behind one interface. Paths are as the OCI runtime gets them:
 // absolute below the hierarchy (`/kubepods/pod1`) for cgroupfs.
+import type { CgroupLimits, UndoLimits } from './cgroup-limits.ts';
 import { cgroupV1 } from './cgroups-v1.ts';
 import { cgroupV2 } from './cgroups-v2.ts';
 import { systemError } from './errno.ts';
@@ -31,6 +32,12 @@ export interface CgroupHost {
   join(path: string, pid: number): Promise<void>;
   /** Pids at or below the path. */
   pids(path: string): number[];
+  /**
+   * Changes limits, all of them or none; the answer puts the former ones back. Rejects with ENOENT for a
+   * cgroup or a file that is not there, EINVAL for what the kernel refuses, EBUSY for a memory limit
+   * below what is in use and can't be reclaimed.
+   */
+  setLimits(path: string, limits: CgroupLimits): Promise<UndoLimits>;
   /**
    * How many times the OOM killer struck in it (memory.oom_control oom_kill, memory.events).
    * Undefined when it can't be read.

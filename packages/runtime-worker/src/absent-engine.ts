@@ -32,6 +32,7 @@ export function absentEngine({
       return await refuse('kill')();
     },
     killProcessTree: refuse('kill'),
+    update: refuse('update'),
     remove: async (id) => {
       for (const name of await stateOf(id)) await removeTree(join(root, name));
     },

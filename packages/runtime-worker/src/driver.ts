@@ -16,7 +16,8 @@ export type EngineOperation =
   | 'state'
   | 'wait'
   | 'exec'
-  | 'ps';
+  | 'ps'
+  | 'update';
 
 /** How an engine command ended; `output` is what it said (stderr, or conmon's sync message). */
 export interface EngineExit {
@@ -74,6 +75,11 @@ export interface RuntimeDriver {
   readonly relayingCreate?: string;
   /** How a signal reaches the container: straight to the host process, or by the engine. */
   readonly signalBy: 'process' | 'engine';
+  /**
+   * Who changes the limits of a container that runs: we, in its cgroup's files; the engine, where it
+   * has systemd to tell; nobody, where only the pod is limited.
+   */
+  readonly limitsBy: 'cgroup' | 'engine' | 'nobody';
   /** Changes the spec in the family's way; pure. */
   amendSpec(spec: Spec, role: SpecRole): Spec;
   /** Further global arguments of one create; pure. */

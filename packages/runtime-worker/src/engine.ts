@@ -8,6 +8,7 @@ import type { Clock } from '@cribus/host/clock.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { readFileIfExists } from '@cribus/host/files.ts';
 import { run } from '@cribus/host/spawn.ts';
+import type { SpecResources } from '@cribus/oci/spec.ts';
 import { absentEngine } from './absent-engine.ts';
 import type { EngineOperation, RuntimeDriver } from './driver.ts';
 import { below } from './process-tree.ts';
@@ -35,6 +36,8 @@ export interface Engine {
     id: string,
     target: { readonly pid: number; readonly name: string; readonly signal: AbortSignal },
   ): Promise<void>;
+  /** Sets limits, and tells systemd of them. */
+  update(id: string, limits: Omit<SpecResources, 'devices'>, signal: AbortSignal): Promise<void>;
   /** Frees the engine's state and the cgroup of a dead container; success when it is unknown. */
   remove(id: string, signal: AbortSignal): Promise<void>;
   state(id: string, signal: AbortSignal): Promise<EngineState | undefined>;
@@ -112,11 +115,17 @@ export function createEngine(options: EngineOptions): Engine {
   const front = globalArgv(driver, options);
   const argv: Engine['argv'] = (operation, args) => [...front, operation, ...args];
 
-  const command = (operation: EngineOperation, args: readonly string[], signal: AbortSignal) =>
+  const command = (
+    operation: EngineOperation,
+    args: readonly string[],
+    signal: AbortSignal,
+    stdin?: Uint8Array,
+  ) =>
     options.metrics.timed('engine', `${driver.family} ${operation}`, async () => {
       const result = await run({
         command: driver.command,
         args: argv(operation, args),
+        ...(stdin === undefined ? {} : { stdin }),
         signal:
           operation === 'wait'
             ? signal
@@ -144,6 +153,14 @@ export function createEngine(options: EngineOptions): Engine {
       for (const each of [pid, ...below(pid, parseParents(table))]) {
         await command('kill', ['--pid', String(each), id, name], signal).catch(orFalseWhenGone);
       }
+    },
+    update: async (id, limits, signal) => {
+      // With cgroup v2 a limit below what is in use would kill instead of being refused.
+      const { memory } = limits;
+      const checked =
+        memory === undefined ? {} : { memory: { ...memory, checkBeforeUpdate: true } };
+      const text = JSON.stringify({ ...limits, ...checked });
+      await command('update', ['--resources', '-', id], signal, Buffer.from(text));
     },
     remove: (id, signal) =>
       command('delete', [id], signal).then(

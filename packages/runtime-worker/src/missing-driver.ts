@@ -29,6 +29,7 @@ export function missingDriver(config: HandlerConfig, cause: Failure): RuntimeDri
     sandboxModel: config.family === 'gvisor' ? 'root-container' : 'namespaces',
     exitSource: config.family === 'gvisor' ? 'wait' : 'monitor',
     signalBy: config.family === 'gvisor' ? 'engine' : 'process',
+    limitsBy: config.family === 'gvisor' ? 'nobody' : 'cgroup',
     amendSpec: (spec) => spec,
     classify: (operation) => new Failure('unavailable', cause.message, { stage: operation }),
   };

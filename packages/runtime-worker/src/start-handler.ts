@@ -126,7 +126,7 @@ export function runtimeVerbs(worker: Worker): VerbTable<'runtime'> {
     exec: exec(worker),
     attach: attach(worker),
     'port-forward': portForward(worker),
-    'update-container-resources': updateContainerResources(worker),
+    'update-container-resources': updateContainerResources(worker, hostFacts),
     'checkpoint-container': checkpointContainer(worker),
     'sample-containers': sampleContainers(worker),
   };

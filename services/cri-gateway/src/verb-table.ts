@@ -29,6 +29,8 @@ import { stopPodSandbox } from './verbs/stop-pod-sandbox.ts';
 import { streamContainers } from './verbs/stream-containers.ts';
 import { streamImages } from './verbs/stream-images.ts';
 import { streamPodSandboxes } from './verbs/stream-pod-sandboxes.ts';
+import { updateContainerResources } from './verbs/update-container-resources.ts';
+import { updatePodSandboxResources } from './verbs/update-pod-sandbox-resources.ts';
 import { updateRuntimeConfig } from './verbs/update-runtime-config.ts';
 import { version } from './verbs/version.ts';
 
@@ -148,8 +150,8 @@ export function criVerbs(gateway: Gateway): CriVerbTable {
     listPodSandboxStats: { missing: STATISTICS },
     listMetricDescriptors: { missing: STATISTICS },
     listPodSandboxMetrics: { missing: STATISTICS },
-    updateContainerResources: { missing: 'resizing a container is not served yet' },
-    updatePodSandboxResources: { missing: 'resizing a sandbox is not served yet' },
+    updateContainerResources: changes(updateContainerResources(gateway)),
+    updatePodSandboxResources: changes(updatePodSandboxResources(gateway)),
     checkpointContainer: { missing: 'checkpoints are not served yet' },
     getContainerEvents: { missing: 'container events are not served yet; use the lists' },
     streamPodSandboxes: streams(streamPodSandboxes(gateway)),

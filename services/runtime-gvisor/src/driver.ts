@@ -108,6 +108,9 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     sandboxModel: 'root-container',
     exitSource: 'wait',
     signalBy: 'engine',
+    // A container inside the Sentry has no process of its own on the host (`runsc update` of releases
+    // that have it writes to a cgroup without any).
+    limitsBy: 'nobody',
     relayingCreate: probed.relayingCreate,
     amendSpec,
     // A pod in the host's network namespace can only use the host's stack.

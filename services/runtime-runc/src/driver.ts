@@ -114,6 +114,7 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     sandboxModel: 'namespaces',
     exitSource: 'monitor',
     signalBy: 'process',
+    limitsBy: probed.systemd ? 'engine' : 'cgroup',
     amendSpec: (spec) => spec,
     classify,
   };
