@@ -3,6 +3,7 @@
 
 import { constants } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { readCgroupFile, readCount } from './cgroup-files.ts';
 import { systemError } from './errno.ts';
 
@@ -49,7 +50,7 @@ export async function writeLimits(writes: readonly LimitWrite[]): Promise<UndoLi
   for (const { file, value } of writes) {
     try {
       const before = readCgroupFile(file);
-      if (before === undefined) throw systemError('open', 'ENOENT', file);
+      if (before === undefined) throw systemError('open', 'ENOENT', basename(file));
       if (before === value) continue;
       // Before the write: one that is refused may have done a part of it.
       replaced.push({ file, value: before });
@@ -70,9 +71,17 @@ async function restore(file: string, value: string): Promise<void> {
   for (const line of value.split('\n')) await writeOnPool(file, line === '' ? '\n' : line);
 }
 
-/** On a thread of the pool: for a lower memory limit the kernel first frees what it can. */
+/**
+ * On a thread of the pool: for a lower memory limit the kernel first frees what it can. The error of a
+ * refused value names it and the file.
+ */
 export async function writeOnPool(file: string, value: string): Promise<void> {
-  await writeFile(file, value, { flag: constants.O_WRONLY });
+  try {
+    await writeFile(file, value, { flag: constants.O_WRONLY });
+  } catch (error) {
+    if (!(error instanceof Error) || !('code' in error)) throw error;
+    throw systemError('write', String(error.code), `'${value.trim()}' to ${basename(file)}`);
+  }
 }
 
 /** v1's files; `directoryOf` answers where a controller has the cgroup, undefined if it isn't mounted. */
