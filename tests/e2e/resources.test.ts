@@ -123,7 +123,7 @@ describe('resources', () => {
       });
       const [before, shown] = [limits(cgroup), await applied(containerId)];
       const valid = { cpuQuota: 70_000n, cpuShares: 99n, memoryLimitInBytes: 96n * MIB };
-      const refused: [PartialResources, string, RegExp][] = [
+      const refused: [PartialResources, 'INVALID_ARGUMENT', RegExp][] = [
         // Refused by the kernel, after others were written.
         [{ cpusetCpus: '4000' }, 'INVALID_ARGUMENT', /cpuset/],
         [{ cpuPeriod: 1n }, 'INVALID_ARGUMENT', /cpu/],
