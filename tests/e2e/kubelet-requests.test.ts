@@ -17,6 +17,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { buildImage, pushImage } from '@cribus/cli/tour/image.ts';
 import { freePort } from '@cribus/cli/tour/registry.ts';
+import type { TarEntry } from '@cribus/cli/tour/tar-writer.ts';
 import {
   ContainerState,
   ListContainersRequest,
@@ -180,8 +181,40 @@ describe('requests of a real kubelet', () => {
     }
   });
 
-  it('says with UNIMPLEMENTED that image volumes are missing, and leaves nothing', () =>
-    refused(recorded('imgvol'), /image volumes are not supported yet/));
+  it('mounts an image that a pod names as a volume, whole and by sub path, and tells which it was', async () => {
+    const pod = recorded('imgvol');
+    const model: TarEntry = {
+      kind: 'file',
+      path: 'data/model.txt',
+      mode: 0o644,
+      data: Buffer.from('weights\n'),
+    };
+    const { url, host } = suite.registry;
+    await pushImage(buildImage({ layers: [[model]], config: {} }), ['1'], {
+      registry: url,
+      repository: 'test/data',
+      signal: AbortSignal.timeout(30_000),
+    });
+    const id = await pull(suite.cri, `${host}/test/data:1`);
+    for (const { image } of pod.create.config?.mounts ?? []) {
+      if (image !== undefined) image.image = id;
+    }
+    const { containerId, logPath } = await play(suite, pod);
+    const { mounts } = await ended(containerId);
+    assert.deepEqual(
+      (await readLog(logPath)).map(({ text }) => text),
+      ['weights', 'weights', 'touch: /v/x: Read-only file system'],
+    );
+    assert.deepEqual(
+      mounts.map(({ image, imageSubPath }) => [image?.image, image?.imageRef, imageSubPath]),
+      [
+        [id, id, ''],
+        [id, id, 'data'],
+        [undefined, undefined, ''],
+        [undefined, undefined, ''],
+      ],
+    );
+  });
 
   it('says with UNIMPLEMENTED that user namespaces are missing, and leaves nothing', () =>
     refused(recorded('userns'), /user namespace/));

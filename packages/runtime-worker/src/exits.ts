@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { readFileIfExists } from '@cribus/host/files.ts';
+import { unmountTree } from '@cribus/host/mounts.ts';
 import {
   isAlive,
   type ProcessWatch,
@@ -124,6 +125,7 @@ export function createExits(
       if (worker().released.has(dead.id)) return;
       if (driver.relayingCreate !== undefined) endRelays(placesOf(worker(), dead.id).bundle);
       await engine.remove(dead.id, service.clock.timeout(CLEANUP_BUDGET_MS));
+      unmountTree(placesOf(worker(), dead.id).volumes);
       worker().released.add(dead.id);
     });
 
