@@ -28,6 +28,9 @@ export interface Libc {
     addressLength: number,
   ): number;
   ioctl(fd: number, request: number, kind: 'void *', argument: Uint8Array): number;
+  ioctl(fd: number, request: number, kind: 'int', argument: number): number;
+  connect(fd: number, address: Uint8Array, length: number): number;
+  dup3(from: number, to: number, flags: number): number;
   fcntl(fd: number, command: number, kind: 'int', argument: number): number;
   fchdir(fd: number): number;
   chdir(path: string): number;
@@ -80,6 +83,8 @@ const DECLARATIONS: readonly string[] = [
   'long sendto(int, const void *, size_t, int, const void *, unsigned int)',
   'int ioctl(int, unsigned long, ...)',
   'int fcntl(int, int, ...)',
+  'int connect(int, void *, unsigned int)',
+  'int dup3(int, int, int)',
   'int fchdir(int)',
   'int chdir(const char *)',
   'int flock(int, int)',

@@ -1,0 +1,143 @@
+// Pseudo terminals (pty(7)): the slave goes to a child, the master is a stream of ours.
+
+import { closeSync, constants, openSync, readSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { streamOfDescriptor } from './descriptor-stream.ts';
+import { isErrno } from './errno.ts';
+import { checked, libc } from './libc.ts';
+
+export interface TerminalSize {
+  readonly columns: number;
+  readonly rows: number;
+}
+
+export interface Terminal {
+  /** For SpawnOptions.fds. */
+  readonly slaveFd: number;
+  /** Ours, once the child has its own: the master sees an end when nobody has the slave. */
+  closeSlave(): void;
+  /**
+   * Starts the stream of the master. An end, or an error EIO, means that the last slave is closed;
+   * then `readRest` has what is left.
+   */
+  openMaster(): Socket;
+  /**
+   * What was written before the last slave was closed and the stream did not get: libuv takes a
+   * hang-up for the end after any read that did not fill its buffer, and a terminal gives 4 KiB at
+   * most. At most some 70 KiB, of what the kernel holds for a terminal.
+   */
+  readRest(): Buffer;
+  /** Whoever is in the foreground of the terminal is told by SIGWINCH. Nothing once it is closed. */
+  resize(size: TerminalSize): void;
+  /** Closes what is open, the stream too. */
+  close(): void;
+}
+
+/** From <asm-generic/ioctls.h>; the same on x86-64 and arm64. */
+const TCGETS = 0x5401;
+const TCSETS = 0x5402;
+const TIOCSWINSZ = 0x5414;
+const TIOCSPTLCK = 0x40045431;
+const TIOCGPTPEER = 0x5441;
+const O_CLOEXEC = 0o2000000;
+const F_DUPFD_CLOEXEC = 1030;
+/** struct termios of <asm-generic/termbits.h>: four flag words, the discipline, 19 characters. */
+const TERMIOS_BYTES = 36;
+const C_CC_OFFSET = 17;
+const VTIME = 5;
+const VMIN = 6;
+/** Of c_iflag, c_oflag, c_cflag and c_lflag, in this order. */
+const RAW_FLAGS = [
+  // IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON
+  { clear: 0x01 | 0x02 | 0x08 | 0x20 | 0x40 | 0x80 | 0x100 | 0x400, set: 0 },
+  // OPOST
+  { clear: 0x01, set: 0 },
+  // CSIZE PARENB; CS8
+  { clear: 0x30 | 0x100, set: 0x30 },
+  // ISIG ICANON ECHO ECHONL IEXTEN
+  { clear: 0x01 | 0x02 | 0x08 | 0x40 | 0x8000, set: 0 },
+] as const;
+const WINSIZE_BYTES = 8;
+const READ_BYTES = 16 * 1024;
+const SIZE_MAX = 0xffff;
+
+/**
+ * Opens a pair. A `raw` one passes every byte as it is (cfmakeraw(3)), for an engine that has a
+ * terminal of its own behind it; else it is as a fresh one, with echo and line editing. Throws with an
+ * errno code.
+ */
+export function openTerminal(options: { readonly raw: boolean }): Terminal {
+  const masterFlags = constants.O_RDWR | constants.O_NOCTTY | constants.O_NONBLOCK | O_CLOEXEC;
+  const opened = { master: openSync('/dev/ptmx', masterFlags), slave: -1 };
+  let stream: Socket | undefined;
+  const close = () => {
+    stream?.destroy();
+    for (const end of ['master', 'slave'] as const) {
+      if (opened[end] >= 0) closeSync(opened[end]);
+      opened[end] = -1;
+    }
+  };
+  try {
+    const unlocked = Buffer.alloc(4);
+    checked(libc().ioctl(opened.master, TIOCSPTLCK, 'void *', unlocked), 'ioctl', 'TIOCSPTLCK');
+    const slaveFlags = constants.O_RDWR | constants.O_NOCTTY | O_CLOEXEC;
+    opened.slave = libc().ioctl(opened.master, TIOCGPTPEER, 'int', slaveFlags);
+    checked(opened.slave, 'ioctl', 'TIOCGPTPEER');
+    if (options.raw) makeRaw(opened.slave);
+  } catch (error) {
+    close();
+    throw error;
+  }
+  return {
+    slaveFd: opened.slave,
+    closeSlave: () => {
+      if (opened.slave >= 0) closeSync(opened.slave);
+      opened.slave = -1;
+    },
+    openMaster: () => {
+      // The stream has a descriptor of its own; this one stays for resizing.
+      const copy = libc().fcntl(opened.master, F_DUPFD_CLOEXEC, 'int', 0);
+      stream = streamOfDescriptor(checked(copy, 'fcntl', 'F_DUPFD_CLOEXEC of a terminal'));
+      return stream;
+    },
+    readRest: () => readAll(opened.master),
+    resize: ({ columns, rows }) => {
+      if (opened.master < 0) return;
+      const size = Buffer.alloc(WINSIZE_BYTES);
+      size.writeUInt16LE(Math.min(rows, SIZE_MAX), 0);
+      size.writeUInt16LE(Math.min(columns, SIZE_MAX), 2);
+      checked(libc().ioctl(opened.master, TIOCSWINSZ, 'void *', size), 'ioctl', 'TIOCSWINSZ');
+    },
+    close,
+  };
+}
+
+/** Up to the error that a master has once it is empty and hung up. */
+function readAll(fd: number): Buffer {
+  const chunks: Buffer[] = [];
+  while (fd >= 0) {
+    const chunk = Buffer.allocUnsafe(READ_BYTES);
+    try {
+      const count = readSync(fd, chunk);
+      if (count === 0) break;
+      chunks.push(chunk.subarray(0, count));
+    } catch (error) {
+      if (isErrno(error, 'EIO', 'EAGAIN')) break;
+      throw error;
+    }
+  }
+  return Buffer.concat(chunks);
+}
+
+/** As cfmakeraw(3) of the C library has it. */
+function makeRaw(fd: number): void {
+  const termios = Buffer.alloc(TERMIOS_BYTES);
+  checked(libc().ioctl(fd, TCGETS, 'void *', termios), 'ioctl', 'TCGETS');
+  for (const [index, { clear, set }] of RAW_FLAGS.entries()) {
+    const flags = termios.readUInt32LE(index * 4);
+    termios.writeUInt32LE(((flags & ~clear) | set) >>> 0, index * 4);
+  }
+  termios[C_CC_OFFSET + VMIN] = 1;
+  termios[C_CC_OFFSET + VTIME] = 0;
+  checked(libc().ioctl(fd, TCSETS, 'void *', termios), 'ioctl', 'TCSETS');
+}
