@@ -1,7 +1,7 @@
 // The files of a pod: resolv.conf, hostname and hosts in its directory, /dev/shm as a mount beside its
 // namespace pins.
 
-import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { appendFile, chown, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DNSConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { Roots } from '@cribus/contracts/paths.ts';
@@ -14,11 +14,18 @@ const SHM_OPTIONS = 'mode=1777,size=64m';
 
 const LOCAL_HOSTS = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n';
 
+/** As the host counts. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
 /** Where a sandbox's files, pins and mounts are. */
 export function podPaths(roots: Roots, sandboxId: string) {
   const paths = sandboxPaths(roots, sandboxId);
   const { pins } = paths;
-  return { ...paths, net: join(pins, 'net'), ipc: join(pins, 'ipc'), uts: join(pins, 'uts') };
+  const pin = (kind: string) => join(pins, kind);
+  return { ...paths, net: pin('net'), ipc: pin('ipc'), uts: pin('uts'), user: pin('user') };
 }
 
 /** resolv.conf(5) of a pod; undefined where the pod says nothing and gets the host's. */
@@ -41,6 +48,8 @@ export async function writePodFiles(
     readonly hostname: string;
     readonly hostNetwork: boolean;
     readonly logDirectory: string;
+    /** The root of the pod's user namespace, who may write its files as any pod's root may. */
+    readonly owner: Owner | undefined;
   },
 ): Promise<void> {
   const resolv = resolvConf(pod.dns) ?? (await hostFile('/etc/resolv.conf'));
@@ -54,6 +63,10 @@ export async function writePodFiles(
     // The kubelet makes it before; other callers expect us to.
     pod.logDirectory === '' ? undefined : mkdir(pod.logDirectory, { recursive: true, mode: 0o755 }),
   ]);
+  const { owner } = pod;
+  if (owner === undefined) return;
+  const files = [paths.resolvConf, paths.hostname, paths.hosts];
+  await Promise.all(files.map((file) => chown(file, owner.uid, owner.gid)));
 }
 
 /** Names the pod's addresses in its hosts file, as the kubelet's own would (hosts(5)). */
@@ -76,6 +89,7 @@ async function hostFile(path: string): Promise<string> {
 }
 
 /** Mounts the pod's /dev/shm on an existing directory. */
-export function mountShm(target: string): void {
-  mountTmpfs(target, SHM_OPTIONS);
+export function mountShm(target: string, owner: Owner | undefined): void {
+  const ownership = owner === undefined ? '' : `,uid=${owner.uid},gid=${owner.gid}`;
+  mountTmpfs(target, `${SHM_OPTIONS}${ownership}`);
 }

@@ -38,8 +38,9 @@ export function sandboxInfo(record: SandboxRecord, facts: SandboxFacts): object 
 
 /** As in an OCI spec; those of the host are left out. */
 function namespaceList(record: SandboxRecord): object[] {
-  const { net = '', ipc = '', uts = '' } = record.namespaces ?? {};
+  const { net = '', ipc = '', uts = '', user = '' } = record.namespaces ?? {};
   return [
+    { type: 'user', path: user },
     { type: 'network', path: net },
     { type: 'ipc', path: ipc },
     { type: 'uts', path: uts },

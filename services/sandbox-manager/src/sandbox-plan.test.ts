@@ -27,6 +27,8 @@ const namespaces = (namespaceOptions: object, linux: object = {}) => ({
 });
 const ids = (...mappings: number[][]) =>
   mappings.map(([containerId = 0, hostId = 0, length = 0]) => ({ containerId, hostId, length }));
+const userns = (mapping: number[], more: object = {}) =>
+  namespaces({ usernsOptions: { uids: ids(mapping), gids: ids(mapping) }, ...more });
 
 describe('sandbox plan', () => {
   it('refuses, with a kind and a sentence', () => {
@@ -67,11 +69,15 @@ describe('sandbox plan', () => {
         namespaces({ usernsOptions: { uids: ids([1, 1, 1]), gids: ids([0, 1, 1]) } }),
         /must map container id 0/,
       ],
+      [userns([0, 1, 0]), /a mapping of length 0/],
+      [userns([0, 0, 65_536]), /must not map container id 0 to the host's root/],
+      [userns([0, 4_294_901_760, 65_536]), /end beyond 4294967294/],
+      [namespaces({ usernsOptions: { uids: ids([0, 1, 1]) } }), /gids must hold exactly one/],
       [
-        namespaces({ usernsOptions: { uids: ids([0, 1, 1]), gids: ids([0, 1, 1]) } }),
-        /not supported yet/,
-        'unsupported',
+        namespaces({ usernsOptions: { mode: NamespaceMode.NODE, uids: ids([0, 1, 1]) } }),
+        /has mappings, but its mode is NODE/,
       ],
+      [userns([0, 1, 1], { pid: NamespaceMode.NODE }), /can't have the host's process ids/],
     ];
     for (const [config, message, kind = 'invalid_argument'] of rows) {
       assert.throws(
@@ -105,6 +111,16 @@ describe('sandbox plan', () => {
     assert.equal(topmostAbsent(present(), '/a/b/c'), '/a');
     assert.equal(topmostAbsent(present('/a'), '/a/b/c'), '/a/b');
     assert.equal(topmostAbsent(present('/a', '/a/b'), '/a/b/c'), '');
+  });
+
+  it('plans the user namespace of a pod, whose groups bound who may ping', () => {
+    const mapping = { containerId: 0, hostId: 4_145_283_072, length: 65_536 };
+    const planned = plan(userns([0, 4_145_283_072, 65_536]));
+    assert.deepEqual(planned.userNamespace, { uids: [mapping], gids: [mapping] });
+    assert.equal(planned.sysctls.atCreation['net.ipv4.ping_group_range'], '0 65535');
+    plan(userns([0, 4_294_901_759, 65_536]));
+    const host = plan(namespaces({ usernsOptions: { mode: NamespaceMode.NODE } }));
+    assert.equal(host.userNamespace, undefined);
   });
 
   it('decides what is made', () => {

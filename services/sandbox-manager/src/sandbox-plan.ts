@@ -13,8 +13,10 @@ import {
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { RunPodSandboxRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { isSliceName } from '@cribus/host/cgroup-slices.ts';
+import type { IdMappings } from '@cribus/host/user-namespaces.ts';
 import { podCgroup } from './pod-cgroup.ts';
 import { planSysctls, type SysctlPlan } from './sysctls.ts';
+import { planUserNamespace } from './user-namespace.ts';
 
 export interface SandboxPlan {
   readonly config: PodSandboxConfig;
@@ -24,6 +26,8 @@ export interface SandboxPlan {
   readonly key: string;
   readonly hostNetwork: boolean;
   readonly hostIpc: boolean;
+  /** Undefined: the host's. */
+  readonly userNamespace: IdMappings | undefined;
   /** Wanted in the pod's own UTS namespace; empty: the host's name. */
   readonly hostname: string;
   readonly sysctls: SysctlPlan;
@@ -93,7 +97,7 @@ function checkMetadata(metadata: PodSandboxMetadata | undefined): PodSandboxMeta
 function checkNamespaces(
   options: NamespaceOption | undefined,
   pod: string,
-): { hostNetwork: boolean; hostIpc: boolean } {
+): Pick<SandboxPlan, 'hostNetwork' | 'hostIpc' | 'userNamespace'> {
   const network = options?.network ?? NamespaceMode.POD;
   const ipc = options?.ipc ?? NamespaceMode.POD;
   const pid = options?.pid ?? NamespaceMode.POD;
@@ -105,27 +109,11 @@ function checkNamespaces(
   if (pid === NamespaceMode.TARGET) {
     throw invalid(`${pod}: namespace_options.pid TARGET is for containers only`);
   }
-  checkUserNamespace(options, pod);
-  return { hostNetwork: network === NamespaceMode.NODE, hostIpc: ipc === NamespaceMode.NODE };
-}
-
-/** What CRI forbids is told apart from what is only missing here: tests and kubelets look at it. */
-function checkUserNamespace(options: NamespaceOption | undefined, pod: string): void {
-  const user = options?.usernsOptions;
-  if (user === undefined || user.mode === NamespaceMode.NODE) return;
-  if (user.mode !== NamespaceMode.POD) {
-    throw invalid(`${pod}: userns_options.mode must be POD or NODE`);
-  }
-  for (const [name, mappings] of Object.entries({ uids: user.uids, gids: user.gids })) {
-    const [mapping, ...others] = mappings;
-    if (mapping === undefined || others.length > 0) {
-      throw invalid(`${pod}: userns_options.${name} must hold exactly one mapping`);
-    }
-    if (mapping.containerId !== 0 || mapping.length === 0) {
-      throw invalid(`${pod}: userns_options.${name} must map container id 0`);
-    }
-  }
-  throw new Failure('unsupported', `${pod}: pods with a user namespace are not supported yet`);
+  return {
+    hostNetwork: network === NamespaceMode.NODE,
+    hostIpc: ipc === NamespaceMode.NODE,
+    userNamespace: planUserNamespace(options, pod),
+  };
 }
 
 function checkHostname(hostname: string, pod: string): void {

@@ -11,11 +11,12 @@ import {
   SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
 import { createNamespaces, insideNetworkNamespace } from '@cribus/host/namespaces.ts';
+import { createUserNamespace } from '@cribus/host/user-namespaces.ts';
 import { hostFailure } from './host-failure.ts';
 import { attach, networkIntent } from './network/attachment.ts';
 import { capabilityArgs, hostPorts } from './network/capabilities.ts';
 import { topmostAbsent } from './pod-cgroup.ts';
-import { mountShm, nameInHosts, podPaths, writePodFiles } from './pod-files.ts';
+import { mountShm, nameInHosts, type Owner, podPaths, writePodFiles } from './pod-files.ts';
 import { askWorker, type Caller, type SandboxDeps } from './sandbox-deps.ts';
 import type { SandboxPlan } from './sandbox-plan.ts';
 import { updateSandbox } from './sandbox-update.ts';
@@ -79,6 +80,7 @@ function firstRecord(deps: SandboxDeps, { id, plan, operation }: Creation): Sand
       net: plan.hostNetwork ? '' : paths.net,
       ipc: plan.hostIpc ? '' : paths.ipc,
       uts: plan.hostNetwork ? '' : paths.uts,
+      user: plan.userNamespace === undefined ? '' : paths.user,
     },
     network: plan.hostNetwork ? {} : networkIntent(deps.network.current().list),
     directory: paths.directory,
@@ -113,8 +115,10 @@ async function makeHostParts(
     hostname,
     hostNetwork: plan.hostNetwork,
     logDirectory: plan.config.logDirectory,
+    owner: podRoot(plan),
   });
-  const pinned = pinAndMount(draft, { plan, hostname, paths });
+  const { signal } = caller;
+  const pinned = pinAndMount(draft, { plan, hostname, paths, signal });
   await allDone([saved, files, pinned]);
   const record = await saved;
   if (plan.cgroup !== undefined && record.cgroupCreated) {
@@ -125,6 +129,13 @@ async function makeHostParts(
   return record;
 }
 
+/** Who is root in the pod, as the host counts. */
+function podRoot({ userNamespace }: SandboxPlan): Owner | undefined {
+  const [uids] = userNamespace?.uids ?? [];
+  const [gids] = userNamespace?.gids ?? [];
+  return uids && gids && { uid: uids.hostId, gid: gids.hostId };
+}
+
 /** Two milliseconds of system calls; async only so that a failure waits for the others' end. */
 async function pinAndMount(
   record: SandboxRecord,
@@ -132,13 +143,14 @@ async function pinAndMount(
     readonly plan: SandboxPlan;
     readonly hostname: string;
     readonly paths: ReturnType<typeof podPaths>;
+    readonly signal: AbortSignal;
   },
 ): Promise<void> {
   const { plan, hostname, paths } = options;
   mkdirSync(plan.hostIpc ? paths.pins : paths.shm, { recursive: true, mode: 0o711 });
-  if (!plan.hostIpc) mountShm(paths.shm);
-  const { net = '', ipc = '', uts = '' } = record.namespaces ?? {};
-  if (net === '' && ipc === '' && uts === '') return;
+  if (!plan.hostIpc) mountShm(paths.shm, podRoot(plan));
+  const { net = '', ipc = '', uts = '', user = '' } = record.namespaces ?? {};
+  if (net === '' && ipc === '' && uts === '' && user === '') return;
   const namespaces = {
     pins: {
       ...(net === '' ? {} : { net }),
@@ -149,7 +161,12 @@ async function pinAndMount(
     sysctls: plan.sysctls.atCreation,
   };
   try {
-    createNamespaces(namespaces);
+    const mappings = plan.userNamespace;
+    if (mappings === undefined) createNamespaces(namespaces);
+    else {
+      const pins = { ...namespaces.pins, user };
+      await createUserNamespace({ ...namespaces, pins, mappings, signal: options.signal });
+    }
   } catch (error) {
     // A sysctl that the kernel doesn't know, or a value that it refuses: the caller's mistake.
     const isSysctl = error instanceof Error && error.message.includes(': write sysctl ');

@@ -2,6 +2,7 @@
 // has that namespace to itself (CRI, LinuxPodSandboxConfig.sysctls; namespaces(7)).
 
 import { Failure } from '@cribus/contracts/failure.ts';
+import type { IdMappings } from '@cribus/host/user-namespaces.ts';
 
 export interface SysctlPlan {
   /** Set when the namespaces are made, names with dots. */
@@ -22,16 +23,20 @@ const VALUE_CHARS_MAX = 4096;
  * enable_unprivileged_icmp), and gVisor's Sentry, which holds no capability, can't do without it
  * where it uses the host's network stack.
  */
-const OPEN_NETWORK = {
-  'net.ipv4.ip_unprivileged_port_start': '0',
-  'net.ipv4.ping_group_range': '0 2147483647',
-};
+const OPEN_NETWORK = { 'net.ipv4.ip_unprivileged_port_start': '0' };
+/** The last group that may be named in ping_group_range (the kernel's GID_T_MAX). */
+const PING_GROUP_MAX = 2_147_483_647;
 
 export function planSysctls(
   sysctls: Readonly<Record<string, string>>,
-  pod: { readonly hostNetwork: boolean; readonly hostIpc: boolean; readonly pod: string },
+  pod: {
+    readonly hostNetwork: boolean;
+    readonly hostIpc: boolean;
+    readonly userNamespace?: IdMappings | undefined;
+    readonly pod: string;
+  },
 ): SysctlPlan {
-  const atCreation: Record<string, string> = pod.hostNetwork ? {} : { ...OPEN_NETWORK };
+  const atCreation: Record<string, string> = pod.hostNetwork ? {} : openNetwork(pod.userNamespace);
   const afterAttach: Record<string, string> = {};
   for (const [spelled, value] of Object.entries(sysctls)) {
     const name = dotted(spelled);
@@ -52,6 +57,13 @@ export function planSysctls(
     (later ? afterAttach : atCreation)[name] = value;
   }
   return { atCreation, afterAttach };
+}
+
+/** Of a pod's own network; a user namespace only knows the groups that it maps. */
+function openNetwork(userNamespace: IdMappings | undefined): Record<string, string> {
+  const groups = userNamespace?.gids.map(({ length }) => length - 1) ?? [];
+  const last = Math.min(PING_GROUP_MAX, ...groups);
+  return { ...OPEN_NETWORK, 'net.ipv4.ping_group_range': `0 ${last}` };
 }
 
 /** sysctl(8) takes both separators; in the slash notation a dot belongs to an interface's name. */

@@ -41,7 +41,8 @@ export async function removePins(
   record: { readonly id: string },
 ): Promise<void> {
   const paths = podPaths(deps.service.config.roots, record.id);
-  for (const pin of [paths.net, paths.ipc, paths.uts]) removeNamespacePin(pin);
+  const { net, ipc, uts, user } = paths;
+  for (const pin of [net, ipc, uts, user]) removeNamespacePin(pin);
   unmount(paths.shm);
   if (removedEmpty(paths.shm) && removedEmpty(paths.pins)) return;
   // Something of somebody else's is there; looking for it reads every mount of the host.
