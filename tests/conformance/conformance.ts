@@ -8,7 +8,7 @@ import { copyFile, cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { PROJECT_ROOT } from '../e2e/harness/stack.ts';
-import { HANDLERS, type Handler, type Options, parseOptions } from './arguments.ts';
+import { HANDLERS, type Handler, type Options, parseOptions, USAGE } from './arguments.ts';
 import { runCritest } from './critest.ts';
 import { openWorkshop, startNode, type Workshop } from './node.ts';
 import {

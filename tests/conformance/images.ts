@@ -13,7 +13,7 @@ import {
   PASSWD,
   program,
   readProgram,
-  SHELL,
+  SET_UID_SHELL,
 } from './root-filesystem.ts';
 
 /** Any tag or none, and how the image is made. */
@@ -41,7 +41,7 @@ const PUSH_TIMEOUT_MS = 120_000;
 const WEB_SERVER = `#!/bin/sh
 trap 'kill "$server"; rm -f /var/run/nginx.pid; exit 0' TERM QUIT INT
 echo "$$" >/var/run/nginx.pid
-httpd -f -p "$1" -h /var/www &
+/bin/busybox httpd -f -p "$1" -h /var/www &
 server=$!
 echo "\${0##*/}: resuming normal operations on port $1"
 wait "$server"
@@ -107,7 +107,7 @@ function standIns(): StandIn[] {
     {
       repository: `${E2E}/nonewprivs`,
       tags: ['1.3', '1.4'],
-      layer: [{ ...program('nnp', readProgram(SHELL)), mode: 0o4755 }],
+      layer: [{ ...program('nnp', readProgram(SET_UID_SHELL)), mode: 0o4755 }],
       config: { Entrypoint: ['/nnp', '-p', '-c', EFFECTIVE_UID] },
     },
     {

@@ -1,6 +1,4 @@
-// The root filesystem that critest's images share: Debian's static busybox for everything but the
-// shell, since that busybox runs its applets without looking at the files of their names, and a spec
-// that masks /bin/ls would see through the mask.
+// The root filesystem that critest's images share: Debian's static busybox, and what that one lacks.
 
 import { execFileSync } from 'node:child_process';
 import { readFileSync, realpathSync } from 'node:fs';
@@ -8,7 +6,7 @@ import type { ArchiveEntry } from '../e2e/harness/archive.ts';
 
 const BUSYBOX = '/bin/busybox';
 /** Dynamic programs of Debian's essential packages, put into the images with their libraries. */
-export const SHELL = '/bin/dash';
+export const SET_UID_SHELL = '/bin/dash';
 const IPCS = '/usr/bin/ipcs';
 
 /** Users of the busybox image, two of whom critest names: www-data, and uid 1000 by number. */
@@ -45,10 +43,10 @@ export function baseLayer(): readonly ArchiveEntry[] {
     { ...directory('tmp'), mode: 0o1777 },
     program('bin/busybox', readProgram(BUSYBOX)),
     ...applets().map((name) => ({ name: `bin/${name}`, type: '1', linkName: 'bin/busybox' })),
-    program('bin/sh', readProgram(SHELL)),
+    program('bin/sh', shellThatSeesFiles()),
     program('bin/ipcs', readProgram(IPCS)),
     program('bin/pgrep', Buffer.from(PGREP)),
-    ...librariesOf([SHELL, IPCS]),
+    ...librariesOf([SET_UID_SHELL, IPCS]),
     { name: 'etc/passwd', data: PASSWD },
     { name: 'etc/group', data: GROUP },
     { name: 'etc/shadow', data: 'root:*:::::::\n', mode: 0o600 },
@@ -75,9 +73,26 @@ export function readProgram(path: string): Buffer {
 
 /** Hard links, as the true image has: masking a symlink would mask busybox itself. */
 function applets(): string[] {
-  const own = ['', 'busybox', 'sh', 'ash', 'ipcs', 'pgrep'];
-  const listed = execFileSync(BUSYBOX, ['--list'], { encoding: 'utf8' }).split('\n');
-  return listed.filter((name) => !own.includes(name));
+  return listedApplets().filter((name) => !['busybox', 'sh', 'ash'].includes(name));
+}
+
+function listedApplets(): string[] {
+  return execFileSync(BUSYBOX, ['--list'], { encoding: 'utf8' }).trimEnd().split('\n');
+}
+
+/**
+ * Debian's busybox has a shell that runs applets without looking at the files of their names, so that
+ * a masked /bin/ls is still run. In this copy the applet has another name that sorts alike; the shell
+ * looks for `ls` on the PATH then, as that of the true image does.
+ */
+function shellThatSeesFiles(): Buffer {
+  const busybox = readProgram(BUSYBOX);
+  const names = listedApplets();
+  const table = busybox.indexOf(`\0${names.join('\0')}\0`);
+  if (table < 0) throw new Error(`${BUSYBOX} has no table of its applets as it lists them`);
+  const before = names.slice(0, names.indexOf('ls')).join('\0');
+  busybox.write('lr', table + 1 + before.length + 1, 'latin1');
+  return busybox;
 }
 
 /** The shared objects that ldd(1) names, where the programs look for them. */
