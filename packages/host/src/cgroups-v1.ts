@@ -11,18 +11,16 @@ import {
   killPids,
   makeDirectory,
   ownCgroupDirectory,
-  present,
   readCgroupFile,
-  readCount,
   readCounts,
   removeCgroupTree,
   removeEmptyCgroup,
   untilEmpty,
-  workingSet,
   writeCgroupFile,
 } from './cgroup-files.ts';
 import { limitWritesV1, writeLimits } from './cgroup-limits.ts';
-import type { CgroupHost, CgroupUsage } from './cgroups.ts';
+import { usageV1, type V1Roots } from './cgroup-usage-v1.ts';
+import type { CgroupHost } from './cgroups.ts';
 import { isErrno, systemError } from './errno.ts';
 
 export interface Hierarchy {
@@ -43,6 +41,8 @@ export function cgroupV1(
   const roots = hierarchies.map(({ directory }) => directory);
   const rootOf = (controller: string) =>
     hierarchies.find(({ controllers }) => controllers.includes(controller))?.directory;
+  const [mixed] = unified;
+  const usageRoots: V1Roots = { rootOf, ...(mixed === undefined ? {} : { unified: mixed }) };
   const pids = (path: string) => {
     const found = new Set<number>();
     // A runtime may put a process into some of the hierarchies only.
@@ -98,7 +98,7 @@ export function cgroupV1(
         .filter((count) => count !== undefined);
       return kills.length === 0 ? undefined : Number(kills.reduce((sum, count) => sum + count));
     },
-    usage: (path) => usageV1(rootOf, path),
+    usage: (path, options) => usageV1(usageRoots, path, options ?? { details: false }),
   };
 }
 
@@ -133,28 +133,4 @@ function killFrozen(freezerDirectory: string | undefined, pids: () => number[]):
   } finally {
     setState('THAWED');
   }
-}
-
-function usageV1(rootOf: (controller: string) => string | undefined, path: string): CgroupUsage {
-  const fileOf = (controller: string, file: string) => {
-    const root = rootOf(controller);
-    return root === undefined ? undefined : `${cgroupDirectory(root, path)}/${file}`;
-  };
-  const count = (controller: string, file: string) => {
-    const name = fileOf(controller, file);
-    return name === undefined ? undefined : readCount(name);
-  };
-  const statFile = fileOf('memory', 'memory.stat');
-  const stat = statFile === undefined ? new Map<string, bigint>() : readCounts(statFile);
-  const memory = count('memory', 'memory.usage_in_bytes');
-  return present<CgroupUsage>({
-    cpuUsageNs: count('cpuacct', 'cpuacct.usage'),
-    memoryUsageBytes: memory,
-    memoryWorkingSetBytes: workingSet(memory, stat.get('total_inactive_file')),
-    memoryRssBytes: stat.get('total_rss'),
-    pageFaults: stat.get('total_pgfault'),
-    majorPageFaults: stat.get('total_pgmajfault'),
-    swapUsageBytes: stat.get('total_swap'),
-    processCount: count('pids', 'pids.current'),
-  });
 }

@@ -9,18 +9,17 @@ import {
   killPids,
   makeDirectory,
   ownCgroupDirectory,
-  present,
   readCgroupFile,
   readCount,
   readCounts,
   removeCgroupTree,
   removeEmptyCgroup,
   untilEmpty,
-  workingSet,
   writeCgroupFile,
 } from './cgroup-files.ts';
 import { limitWritesV2, writeLimits, writeOnPool } from './cgroup-limits.ts';
-import type { CgroupHost, CgroupUsage } from './cgroups.ts';
+import { usageV2 } from './cgroup-usage-v2.ts';
+import type { CgroupHost } from './cgroups.ts';
 import { isErrno, systemError } from './errno.ts';
 
 /** The host whose hierarchy is mounted at `root`. */
@@ -70,7 +69,7 @@ export function cgroupV2(root: string): CgroupHost {
       const kills = readCounts(`${cgroupDirectory(root, path)}/memory.events`).get('oom_kill');
       return kills === undefined ? undefined : Number(kills);
     },
-    usage: (path) => usageV2(cgroupDirectory(root, path)),
+    usage: (path, options) => usageV2(cgroupDirectory(root, path), options ?? { details: false }),
   };
 }
 
@@ -148,20 +147,4 @@ function killFrozen(directory: string, pids: readonly number[]): void {
   } finally {
     freeze('0');
   }
-}
-
-function usageV2(directory: string): CgroupUsage {
-  const stat = readCounts(`${directory}/memory.stat`);
-  const memory = readCount(`${directory}/memory.current`);
-  const cpuUs = readCounts(`${directory}/cpu.stat`).get('usage_usec');
-  return present<CgroupUsage>({
-    cpuUsageNs: cpuUs === undefined ? undefined : cpuUs * 1000n,
-    memoryUsageBytes: memory,
-    memoryWorkingSetBytes: workingSet(memory, stat.get('inactive_file')),
-    memoryRssBytes: stat.get('anon'),
-    pageFaults: stat.get('pgfault'),
-    majorPageFaults: stat.get('pgmajfault'),
-    swapUsageBytes: readCount(`${directory}/memory.swap.current`),
-    processCount: readCount(`${directory}/pids.current`),
-  });
 }

@@ -1,6 +1,7 @@
 // cgroup v1 (also hybrid) and v2 behind one interface. Paths are as the OCI runtime gets them:
 // absolute below the hierarchy (`/kubepods/pod1`) for cgroupfs.
 import type { CgroupLimits, UndoLimits } from './cgroup-limits.ts';
+import type { CgroupUsage, UsageOptions } from './cgroup-usage.ts';
 import { cgroupV1 } from './cgroups-v1.ts';
 import { cgroupV2 } from './cgroups-v2.ts';
 import { systemError } from './errno.ts';
@@ -44,20 +45,7 @@ export interface CgroupHost {
    */
   oomKills(path: string): number | undefined;
   /** Current limits and use, for stats; each absent where the kernel lacks it. */
-  usage(path: string): CgroupUsage;
-}
-
-export interface CgroupUsage {
-  readonly cpuUsageNs?: bigint;
-  readonly memoryUsageBytes?: bigint;
-  /** Usage less inactive file pages, as the kubelet computes it. */
-  readonly memoryWorkingSetBytes?: bigint;
-  readonly memoryRssBytes?: bigint;
-  readonly pageFaults?: bigint;
-  readonly majorPageFaults?: bigint;
-  readonly swapUsageBytes?: bigint;
-  /** Tasks, as the pids controller counts them. */
-  readonly processCount?: bigint;
+  usage(path: string, options?: UsageOptions): CgroupUsage;
 }
 
 const MOUNTED_AT = '/sys/fs/cgroup';
