@@ -45,6 +45,12 @@ export const COMMANDS = {
     options: { pods: 'boolean' },
     operands: [],
   },
+  prepare: {
+    usage: 'prepare [--root DIR] [--config FILE]',
+    summary: 'write what the services need when a service manager starts them, and start nothing',
+    options: {},
+    operands: [],
+  },
   status: {
     usage: 'status [--root DIR] [--json]',
     summary: 'each part with its state, version, pid, uptime and memory',

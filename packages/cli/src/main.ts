@@ -18,6 +18,7 @@ type Command = (invocation: Invocation) => Promise<number>;
 const LOADERS: { readonly [C in CommandName]: () => Promise<Command> } = {
   up: async () => (await import('./commands/up.ts')).runUp,
   down: async () => (await import('./commands/down.ts')).runDown,
+  prepare: async () => (await import('./commands/prepare.ts')).runPrepare,
   status: async () => (await import('./commands/status.ts')).runStatus,
   tour: async () => (await import('./commands/tour.ts')).runTourCommand,
   ps: async () => (await import('./commands/ps.ts')).runPs,

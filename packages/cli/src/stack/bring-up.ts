@@ -10,15 +10,11 @@ import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { bringLoopbackUp } from '../network/loopback.ts';
 import { provideNetwork } from '../network/provide-network.ts';
-import { provideCredentials } from './credentials.ts';
-import { providePorts, writeConfigs } from './generated.ts';
-import { requireGivenServers } from './given-servers.ts';
+import { provideConfiguration } from './generated.ts';
 import type { Stack } from './open-stack.ts';
 import { readLivingParts } from './part-state.ts';
 import { planParts } from './parts.ts';
-import { writePrometheusTargets } from './prometheus-targets.ts';
 import { type Readiness, waitUntilReady } from './ready.ts';
-import { effectiveConfig, ownsNats, ownsRedis } from './services-config.ts';
 import { supervise } from './supervisor.ts';
 import { findUp, takeUpLock, type UpLock } from './up-lock.ts';
 
@@ -60,20 +56,11 @@ async function startAll(options: BringUpOptions, lock: UpLock): Promise<RunningS
   const { stack, natsUrl, redisUrl, say, signal } = options;
   await bringLoopbackUp({ say, signal });
   const living = await readLivingParts(stack.paths.roots);
-  const [{ ports, moved }, credentials, fallbackCniDirectory] = await Promise.all([
-    providePorts(stack, living),
-    provideCredentials(stack.paths.credentialsDirectory),
-    provideNetwork({ stack, say, signal }),
-  ]);
+  const { config, sources, moved } = await provideConfiguration({
+    ...{ stack, natsUrl, redisUrl, living, signal },
+    network: () => provideNetwork({ stack, say, signal }),
+  });
   if (moved.length > 0) say(`Somebody else uses the old port of ${moved.join(', ')}: chose anew.`);
-  const config = effectiveConfig(stack, { ports, natsUrl, redisUrl, fallbackCniDirectory });
-  const own = {
-    nats: ownsNats(stack.config, { natsUrl }),
-    redis: ownsRedis(stack.config, { redisUrl }),
-  };
-  await requireGivenServers(config, own, signal);
-  const sources = await writeConfigs({ stack, config, ports, credentials, own });
-  await writePrometheusTargets(stack, config);
   const plans = await planParts(sources).catch(explainMissingBundle);
   signal.throwIfAborted();
   const supervisor = await supervise({ roots: stack.paths.roots, plans, living, say });

@@ -5,15 +5,24 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Config, parseConfig } from '@cribus/chassis/config.ts';
 import { readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
-import type { Credentials } from './credentials.ts';
+import { type Credentials, provideCredentials } from './credentials.ts';
+import { requireGivenServers } from './given-servers.ts';
 import { natsConfig } from './nats-config.ts';
 import type { Stack } from './open-stack.ts';
 import type { PartStates } from './part-state.ts';
 import type { PartSources } from './parts.ts';
-import { isPortFree, type PortPlan, type Ports, parsePorts, planPorts } from './ports.ts';
+import {
+  isPortFree,
+  PORT_NAMES,
+  type PortPlan,
+  type Ports,
+  parsePorts,
+  planPorts,
+} from './ports.ts';
+import { writePrometheusTargets } from './prometheus-targets.ts';
 import { redisConfig } from './redis-config.ts';
 import { SERVICES } from './services.ts';
-import { headedConfigText } from './services-config.ts';
+import { effectiveConfig, headedConfigText, ownsNats, ownsRedis } from './services-config.ts';
 
 export interface GeneratedPaths {
   readonly ports: string;
@@ -34,19 +43,59 @@ export function generatedPaths(stack: Stack): GeneratedPaths {
   };
 }
 
+/**
+ * Chooses ports, makes credentials, and writes the configuration of every part. Raises unavailable
+ * when a server that the person named can't be reached.
+ */
+export async function provideConfiguration(options: {
+  readonly stack: Stack;
+  readonly natsUrl: string | undefined;
+  readonly redisUrl: string | undefined;
+  /** Parts of this stack that run: the ports are theirs. */
+  readonly living: PartStates | 'unknown';
+  /** The directory of the network that the stack provides; empty for none. */
+  readonly network: () => Promise<string>;
+  readonly signal: AbortSignal;
+}): Promise<{
+  readonly config: Config;
+  readonly sources: PartSources;
+  /** Names of ports that had to move. */
+  readonly moved: readonly string[];
+}> {
+  const { stack, natsUrl, redisUrl, living, signal } = options;
+  const [{ ports, moved }, credentials, fallbackCniDirectory] = await Promise.all([
+    providePorts(stack, living),
+    provideCredentials(stack.paths.credentialsDirectory),
+    options.network(),
+  ]);
+  const config = effectiveConfig(stack, { ports, natsUrl, redisUrl, fallbackCniDirectory });
+  const own = {
+    nats: ownsNats(stack.config, { natsUrl }),
+    redis: ownsRedis(stack.config, { redisUrl }),
+  };
+  await requireGivenServers(config, own, signal);
+  const sources = await writeConfigs({ stack, config, ports, credentials, own });
+  await writePrometheusTargets(stack, config);
+  return { config, sources, moved };
+}
+
 /** The ports of the last start; undefined before the first. */
 export async function readPorts(stack: Stack): Promise<Ports | undefined> {
   const text = await readFileIfExists(generatedPaths(stack).ports);
   return text === undefined ? undefined : parsePorts(text.toString('utf8'));
 }
 
-/** Chooses the ports (the old ones where they can be had) and persists them. */
-export async function providePorts(stack: Stack, living: PartStates): Promise<PortPlan> {
+/**
+ * Chooses the ports (the old ones where they can be had) and persists them. Whose processes run is
+ * not known where a service manager has them (`living` is 'unknown'): then all old ones stay.
+ */
+export async function providePorts(
+  stack: Stack,
+  living: PartStates | 'unknown',
+): Promise<PortPlan> {
   const { config } = stack;
   const previous = await readPorts(stack);
-  const ours = new Set<string>(Object.keys(living));
-  if (living['nats-server'] !== undefined) ours.add('nats');
-  if (living['cri-gateway'] !== undefined) ours.add('streaming');
+  const ours = new Set<string>(living === 'unknown' ? PORT_NAMES : portsOf(living));
   const address = config.metrics.address;
   const plan = await planPorts({
     fixed: { ...config.metrics.ports, streaming: config.gateway.streaming_port },
@@ -61,6 +110,13 @@ export async function providePorts(stack: Stack, living: PartStates): Promise<Po
   const text = `${JSON.stringify(plan.ports, undefined, 2)}\n`;
   await writeFileAtomic(generatedPaths(stack).ports, text, { mode: 0o600 });
   return plan;
+}
+
+function portsOf(living: PartStates): string[] {
+  const names: string[] = Object.keys(living);
+  if (living['nats-server'] !== undefined) names.push('nats');
+  if (living['cri-gateway'] !== undefined) names.push('streaming');
+  return names;
 }
 
 /** Writes the configuration of every part; `credentials` only where the stack runs own servers. */
