@@ -2,9 +2,11 @@
 
 import { randomUUID } from 'node:crypto';
 import { runService } from '@cribus/chassis/service.ts';
+import { createEventHub } from './events/event-hub.ts';
 import type { Gateway } from './gateway.ts';
 import { serveCri } from './server.ts';
 import { readRecordsOnDisk } from './view/disk.ts';
+import { serveStreams } from './streaming/serve-streams.ts';
 import { createFeed, type FeedSources } from './view/feed.ts';
 import { exportViewMetrics } from './view/metrics.ts';
 import { createNodeView } from './view/node-view.ts';
@@ -56,7 +58,10 @@ await runService('cri-gateway', async (service) => {
   service.readiness('bus', () => bus.connected());
   exportViewMetrics(view, service.metrics);
 
-  const gateway: Gateway = { config, version: service.version, clock, view, owners, feed };
+  const events = createEventHub({ view, clock, metrics: service.metrics });
+  const streamUrl = await serveStreams(service, { view, owners });
+  const known = { view, owners, feed, events };
+  const gateway: Gateway = { config, version: service.version, clock, ...known, streamUrl };
   const [listenFd] = service.listenFds;
   const serving = { gateway, bus, log, metrics: service.metrics };
   const server = await serveCri(serving, listenFd);

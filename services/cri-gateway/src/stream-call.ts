@@ -4,7 +4,7 @@
 import { Failure } from '@cribus/contracts/failure.ts';
 import { Metadata, type ServerWritableStream } from '@grpc/grpc-js';
 import { callsOf, type Wrapping } from './call.ts';
-import type { StreamVerb } from './gateway.ts';
+import type { StreamCall, StreamVerb } from './gateway.ts';
 
 /** A server-streaming handler for grpc-js around one verb. */
 export function wrapStream<Request extends object, Message>(
@@ -21,11 +21,17 @@ export function wrapStream<Request extends object, Message>(
       call,
       options.endless ? options.leaving : options.stopping,
     );
-    const { signal } = context;
+    const cutting = new AbortController();
+    const signal = AbortSignal.any([context.signal, cutting.signal]);
+    const streamCall: StreamCall = {
+      ...context,
+      signal,
+      cut: (failure) => cutting.abort(failure),
+    };
     const work = async (): Promise<void> => {
       // An endless one tells its caller that it is heard before there is a message to send.
       if (options.endless) call.sendMetadata(new Metadata());
-      for await (const message of options.stream(call.request, context)) {
+      for await (const message of options.stream(call.request, streamCall)) {
         await write(call, message, signal);
       }
     };
@@ -35,7 +41,7 @@ export function wrapStream<Request extends object, Message>(
         call.end();
       },
       (error: unknown) => {
-        const status = end(signal.aborted && error === signal.reason ? signal.reason : error);
+        const status = end(error);
         // Whoever is gone needs no status, and grpc-js takes none for it any more.
         if (!call.cancelled) call.emit('error', { ...status, metadata: new Metadata() });
       },

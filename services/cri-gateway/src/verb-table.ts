@@ -6,15 +6,19 @@ import type {
   RuntimeServiceService,
 } from '@cribus/contracts/gen/cri/v1/services.ts';
 import type { Gateway, StreamVerb, Verb } from './gateway.ts';
+import { attach } from './verbs/attach.ts';
 import { containerStatus } from './verbs/container-status.ts';
 import { createContainer } from './verbs/create-container.ts';
+import { exec } from './verbs/exec.ts';
 import { execSync } from './verbs/exec-sync.ts';
+import { getContainerEvents } from './verbs/get-container-events.ts';
 import { imageFsInfo } from './verbs/image-fs-info.ts';
 import { imageStatus } from './verbs/image-status.ts';
 import { listContainers } from './verbs/list-containers.ts';
 import { listImages } from './verbs/list-images.ts';
 import { listPodSandbox } from './verbs/list-pod-sandbox.ts';
 import { podSandboxStatus } from './verbs/pod-sandbox-status.ts';
+import { portForward } from './verbs/port-forward.ts';
 import { pullImage } from './verbs/pull-image.ts';
 import { removeContainer } from './verbs/remove-container.ts';
 import { removeImage } from './verbs/remove-image.ts';
@@ -45,6 +49,7 @@ type EncodedMethod =
   | 'listPodSandbox'
   | 'listContainers'
   | 'listImages'
+  | 'getContainerEvents'
   | 'streamPodSandboxes'
   | 'streamContainers'
   | 'streamImages'
@@ -85,6 +90,7 @@ export const ENCODED_METHODS: ReadonlySet<string> = new Set<EncodedMethod>([
   'listPodSandbox',
   'listContainers',
   'listImages',
+  'getContainerEvents',
   'streamPodSandboxes',
   'streamContainers',
   'streamImages',
@@ -107,7 +113,6 @@ function streams<Request, Message>(
   return { stream, endless: false };
 }
 
-const STREAMING = 'interactive streams are not served yet; ExecSync is';
 const STATISTICS = 'statistics are not served yet';
 // One UNIMPLEMENTED of these turns all of them off in a client, which then lists (cri-client).
 const LIST_STREAMING = 'streamed lists are not served yet; use the plain list';
@@ -141,9 +146,9 @@ export function criVerbs(gateway: Gateway): CriVerbTable {
     removeImage: changes(removeImage()),
     imageFsInfo: reads(imageFsInfo()),
 
-    exec: { missing: STREAMING },
-    attach: { missing: STREAMING },
-    portForward: { missing: STREAMING },
+    exec: reads(exec(gateway)),
+    attach: reads(attach(gateway)),
+    portForward: reads(portForward(gateway)),
     containerStats: { missing: STATISTICS },
     listContainerStats: { missing: STATISTICS },
     podSandboxStats: { missing: STATISTICS },
@@ -153,7 +158,7 @@ export function criVerbs(gateway: Gateway): CriVerbTable {
     updateContainerResources: changes(updateContainerResources(gateway)),
     updatePodSandboxResources: changes(updatePodSandboxResources(gateway)),
     checkpointContainer: { missing: 'checkpoints are not served yet' },
-    getContainerEvents: { missing: 'container events are not served yet; use the lists' },
+    getContainerEvents: { stream: getContainerEvents(gateway), endless: true },
     streamPodSandboxes: streams(streamPodSandboxes(gateway)),
     streamContainers: streams(streamContainers(gateway)),
     streamContainerStats: { missing: LIST_STREAMING },

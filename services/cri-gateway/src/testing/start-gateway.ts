@@ -25,6 +25,7 @@ import * as verbs from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { IMAGE_SERVICE, runtimeOwner, SANDBOX_MANAGER } from '@cribus/contracts/subjects.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { type CallOptions, type Client, credentials, type MethodDefinition } from '@grpc/grpc-js';
+import { createEventHub } from '../events/event-hub.ts';
 import type { Gateway } from '../gateway.ts';
 import { serveCri } from '../server.ts';
 import type { CriMethods } from '../verb-table.ts';
@@ -98,8 +99,18 @@ export async function startGateway(
       disk: async () => [],
     },
   });
-  const gateway: Gateway = { config, version: '9.9.9', clock: systemClock, view, owners, feed };
   const metrics = createMetrics('cri-gateway');
+  const events = createEventHub({ view, clock: systemClock, metrics });
+  const gateway: Gateway = {
+    config,
+    version: '9.9.9',
+    clock: systemClock,
+    view,
+    owners,
+    feed,
+    streamUrl: ({ kind }) => `http://127.0.0.1:1/${kind}/token`,
+    events,
+  };
   const server = await serveCri({ gateway, bus, log: silent, metrics });
   const address = `unix:${config.gateway.socket}`;
   const runtime = new RuntimeServiceClient(address, credentials.createInsecure());

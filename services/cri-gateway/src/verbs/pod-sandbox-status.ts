@@ -5,8 +5,8 @@ import type { PodSandboxStatusRequest } from '@cribus/contracts/gen/cri/v1/api.t
 import { PodSandboxStatusResponse } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { SANDBOX_MANAGER } from '@cribus/contracts/subjects.ts';
 import type { Gateway, Verb } from '../gateway.ts';
-import { isContainerShown, toContainerStatus } from '../view/cri-container.ts';
-import { isSandboxShown, toPodSandboxStatus } from '../view/cri-sandbox.ts';
+import { isSandboxShown } from '../view/cri-sandbox.ts';
+import { podStatus } from '../view/pod-status.ts';
 import { requireSandbox } from './lookup.ts';
 import { verboseInfo } from './verbose-info.ts';
 
@@ -22,13 +22,11 @@ export function podSandboxStatus(
     if (sandbox === undefined || !isSandboxShown(sandbox)) {
       throw new Failure('not_found', `sandbox "${request.podSandboxId}" does not exist`);
     }
+    const { podSandboxStatus: status, containersStatuses } = podStatus(gateway.view, sandbox);
     return PodSandboxStatusResponse.fromPartial({
-      status: toPodSandboxStatus(sandbox),
+      status,
       info,
-      containersStatuses: gateway.view
-        .containersOf(id)
-        .filter(isContainerShown)
-        .map((record) => toContainerStatus(record, gateway.view.image(record.imageId))),
+      containersStatuses,
       timestamp: gateway.view.sandboxTouchedAtNs(id),
     });
   };

@@ -29,7 +29,23 @@ export interface Listed<R> {
   readonly fragment: Buffer;
 }
 
+/** What an applied report made of an object; images are not told. */
+export type ViewChange =
+  | ChangeOf<'sandbox', SandboxRecord>
+  | ChangeOf<'container', ContainerRecord>;
+
+type ChangeOf<K, R> = { readonly kind: K; readonly id: string } & (
+  | { readonly before: R | undefined; readonly after: R }
+  /** It is gone. */
+  | { readonly before: R; readonly after: undefined }
+);
+
 export interface NodeView {
+  /**
+   * One listener, called when the view has changed and before the time of that change is taken, so
+   * that what a caller reads afterwards bears a later time than what the listener told.
+   */
+  onChange(listener: (change: ViewChange) => void): void;
   /** Applies a report if it is newer than what is known; false for old news. */
   apply(report: ObjectReport): boolean;
   /** To be taken before an inventory is asked for, and given to `dropMissing` with its answer. */
@@ -83,23 +99,20 @@ interface SandboxIndex {
 function createSandboxIndex(clock: Clock, knows: (sandboxId: string) => boolean): SandboxIndex {
   const containerIds = new Map<string, Set<string>>();
   const touchedAtNs = new Map<string, bigint>();
-  const touch = (sandboxId: string): void => {
-    touchedAtNs.set(sandboxId, clock.nowNs());
-  };
   return {
     add({ id, sandboxId }) {
       containerIds.set(sandboxId, (containerIds.get(sandboxId) ?? new Set<string>()).add(id));
-      touch(sandboxId);
     },
     delete({ id, sandboxId }) {
       const ids = containerIds.get(sandboxId);
       ids?.delete(id);
       if (ids?.size === 0) containerIds.delete(sandboxId);
+    },
+    touch(sandboxId) {
       // A sandbox that went before its containers has no time to keep.
-      if (knows(sandboxId)) touch(sandboxId);
+      if (knows(sandboxId)) touchedAtNs.set(sandboxId, clock.nowNs());
       else touchedAtNs.delete(sandboxId);
     },
-    touch,
     forget(sandboxId) {
       touchedAtNs.delete(sandboxId);
     },
@@ -116,6 +129,7 @@ export function createNodeView(clock: Clock): NodeView {
   };
   const index = createSandboxIndex(clock, (id) => tables.sandbox.get(id) !== undefined);
   let order = 0;
+  let listener = (_change: ViewChange): void => undefined;
 
   const put = (report: ObjectReport): boolean => {
     const { object } = report;
@@ -130,13 +144,20 @@ export function createNodeView(clock: Clock): NodeView {
     };
     switch (object.$case) {
       case 'sandbox': {
-        if (!tables.sandbox.put({ ...head, record: listedSandbox(object.value) })) return false;
+        const before = tables.sandbox.get(report.id)?.record.record;
+        const after = object.value;
+        if (!tables.sandbox.put({ ...head, record: listedSandbox(after) })) return false;
+        listener({ kind: 'sandbox', id: report.id, before, after });
         index.touch(report.id);
         return true;
       }
       case 'container': {
-        if (!tables.container.put({ ...head, record: listedContainer(object.value) })) return false;
-        index.add(object.value);
+        const before = tables.container.get(report.id)?.record.record;
+        const after = object.value;
+        if (!tables.container.put({ ...head, record: listedContainer(after) })) return false;
+        index.add(after);
+        listener({ kind: 'container', id: report.id, before, after });
+        index.touch(after.sandboxId);
         return true;
       }
       case 'image':
@@ -148,16 +169,27 @@ export function createNodeView(clock: Clock): NodeView {
 
   // Ids are unique over the kinds (random, or a digest), so a deletion needn't name its kind.
   const remove = (kind: Kind, id: string, version: ObjectVersion | 'dropped'): boolean => {
-    const container = kind === 'container' ? tables.container.get(id) : undefined;
+    const container = kind === 'container' ? tables.container.get(id)?.record.record : undefined;
+    const sandbox = kind === 'sandbox' ? tables.sandbox.get(id)?.record.record : undefined;
     const nowMs = clock.monotonicMs();
     if (version === 'dropped') tables[kind].forget(id, nowMs);
     else if (!tables[kind].remove(id, version, nowMs)) return false;
-    if (container !== undefined) index.delete(container.record.record);
-    if (kind === 'sandbox') index.forget(id);
+    if (container !== undefined) {
+      index.delete(container);
+      listener({ kind: 'container', id, before: container, after: undefined });
+      index.touch(container.sandboxId);
+    }
+    if (sandbox !== undefined) {
+      listener({ kind: 'sandbox', id, before: sandbox, after: undefined });
+      index.forget(id);
+    }
     return true;
   };
 
   return {
+    onChange(heard) {
+      listener = heard;
+    },
     apply(report) {
       if (!report.deleted) return put(report);
       return remove(kindOf(report), report.id, versionOf(report.version));
@@ -184,7 +216,7 @@ export function createNodeView(clock: Clock): NodeView {
 function readSide(
   tables: Tables,
   index: SandboxIndex,
-): Omit<NodeView, 'apply' | 'order' | 'dropMissing'> {
+): Omit<NodeView, 'onChange' | 'apply' | 'order' | 'dropMissing'> {
   return {
     sandbox: (id) => tables.sandbox.get(id)?.record.record,
     container: (id) => tables.container.get(id)?.record.record,
