@@ -127,6 +127,10 @@ export const ConfigSchema = v.strictObject({
         '127.0.0.1',
       ),
       streaming_port: v.optional(key(port, '0: any free port.'), 0),
+      streaming_idle_timeout_s: v.optional(
+        key(within(1, 604_800), 'A stream on which nothing goes either way ends then; seconds.'),
+        14_400,
+      ),
     }),
     {},
   ),

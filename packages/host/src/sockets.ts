@@ -1,0 +1,27 @@
+// What the kernel knows of a connected socket and Node has no call for.
+
+import type { Socket } from 'node:net';
+import { libc } from './libc.ts';
+
+/** poll(2), asm-generic/poll.h. */
+const POLLERR = 0x0008;
+const POLLHUP = 0x0010;
+const POLLNVAL = 0x0020;
+const POLLRDHUP = 0x2000;
+/** struct pollfd: int fd, short events, short revents. */
+const POLLFD_BYTES = 8;
+
+/**
+ * Whether the other end has closed its side, also while bytes of it wait to be read: a socket that
+ * is paused in Node never says so. False for a socket without a descriptor.
+ */
+export function hasPeerHungUp(socket: Socket): boolean {
+  const { _handle: handle } = socket as unknown as { readonly _handle?: { readonly fd?: number } };
+  const fd = handle?.fd;
+  if (fd === undefined || fd < 0) return false;
+  const entry = Buffer.alloc(POLLFD_BYTES);
+  entry.writeInt32LE(fd, 0);
+  entry.writeInt16LE(POLLRDHUP, 4);
+  if (libc().poll(entry, 1, 0) <= 0) return false;
+  return (entry.readInt16LE(6) & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) !== 0;
+}

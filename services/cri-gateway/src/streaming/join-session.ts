@@ -1,0 +1,78 @@
+// Joins a client's streams with the session of a worker, until the session ends or the client is gone.
+// Whichever side is slow holds up the other: nothing is kept here beyond what sockets keep.
+
+import { Failure } from '@cribus/contracts/failure.ts';
+import type { Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import { FRAME } from '@cribus/contracts/session.ts';
+import type { ClientConnection, ClientStream } from './client-stream.ts';
+import { createResizeReader } from './resizes.ts';
+import { dialSession, type SessionOutcome } from './session-link.ts';
+
+const NOTHING = Buffer.alloc(0);
+
+export interface JoinOptions {
+  readonly session: Session;
+  /** For messages. */
+  readonly what: string;
+  readonly connection: ClientConnection;
+  readonly stdin?: ClientStream | undefined;
+  readonly stdout?: ClientStream | undefined;
+  readonly stderr?: ClientStream | undefined;
+  readonly resize?: ClientStream | undefined;
+  /** Called with every piece, for the counters. */
+  readonly count: (direction: 'in' | 'out', bytes: number) => void;
+}
+
+/**
+ * Carries bytes both ways. Answers how the session ended, or a failure of kind cancelled when the
+ * client went first: the worker's socket is closed at once then, so that the process goes too.
+ */
+export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
+  const { session, what, connection, stdin, stdout, stderr, resize, count } = options;
+  return new Promise((resolve) => {
+    const end = (outcome: SessionOutcome): void => {
+      stopDraining();
+      connection.closed.removeEventListener('abort', onGone);
+      resolve(outcome);
+    };
+    const write = (stream: ClientStream | undefined, piece: Buffer): void => {
+      if (stream === undefined) return;
+      count('out', piece.length);
+      if (!stream.write(piece)) link.pause();
+    };
+    const onGone = (): void => {
+      link.destroy();
+      end({ kind: 'failure', failure: new Failure('cancelled', `${what}: the client is gone`) });
+    };
+    const link = dialSession({
+      session,
+      what,
+      receiver: {
+        stdout: (piece) => write(stdout, piece),
+        stderr: (piece) => write(stderr, piece),
+        stdoutEnd: () => stdout?.end(),
+        drain: () => stdin?.resume(),
+        end,
+      },
+    });
+    const stopDraining = connection.onDrain(() => link.resume());
+    if (connection.closed.aborted) {
+      onGone();
+      return;
+    }
+    connection.closed.addEventListener('abort', onGone, { once: true });
+    resize?.receive({
+      data: createResizeReader((size) => {
+        link.send(FRAME.resize, Buffer.from(JSON.stringify(size)));
+      }),
+      end: () => undefined,
+    });
+    stdin?.receive({
+      data(chunk) {
+        count('in', chunk.length);
+        if (!link.send(FRAME.stdin, chunk)) stdin.pause();
+      },
+      end: () => link.send(FRAME.stdinEnd, NOTHING),
+    });
+  });
+}
