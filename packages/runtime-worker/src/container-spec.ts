@@ -24,7 +24,11 @@ import { listHostDevices } from './host-facts.ts';
 import type { ImageVolumes } from './image-volumes.ts';
 import { resolveMounts } from './request-mounts.ts';
 import { makeDirectoryInRootfs, readInRootfs } from './rootfs-files.ts';
+import { makeReachable, mapVolumes, userNamespaceOf } from './user-namespace.ts';
 import { placesOf, requireContainer, type Worker } from './worker.ts';
+
+/** In the bundle: volumes mounted for the pod's user namespace, as long as the engine creates. */
+export const MAPPED_VOLUMES = 'mapped';
 
 export interface SpecRequest {
   readonly record: ContainerRecord;
@@ -55,15 +59,18 @@ export async function writeContainerSpec(
     wantsDevices ? listHostDevices() : [],
     readLocalhostSeccomp(record),
   ]);
+  const pod = userNamespaceOf(sandbox);
+  const directory = join(places.bundle, MAPPED_VOLUMES);
   const built = buildContainerSpec({
     containerId: record.id,
     sandboxId: sandbox.id,
     container: config,
     sandbox: sandboxConfig,
     image: JSON.parse(Buffer.from(request.image.configJson).toString('utf8')) as ImageConfig,
-    rootfs: places.rootfs,
+    rootfs: pod === undefined ? places.rootfs : makeReachable(record.id, places.rootfs, pod),
     namespaces: namespacesOf(worker, record, sandbox),
-    mounts,
+    ...(pod === undefined ? {} : { uidMappings: pod.uids, gidMappings: pod.gids }),
+    mounts: mapVolumes(mounts, { containerId: record.id, directory, pod }),
     sandboxFiles: sandboxFiles(worker, sandbox),
     passwd,
     group,
@@ -79,7 +86,7 @@ export async function writeContainerSpec(
   } as const;
   const spec = worker.driver.amendSpec(built.spec, role);
   const { cwd } = spec.process;
-  if (cwd !== '/') await makeDirectoryInRootfs(places.rootfs, cwd);
+  if (cwd !== '/') await makeDirectoryInRootfs(places.rootfs, cwd, pod?.root);
   await writeFileAtomic(join(places.bundle, 'config.json'), JSON.stringify(spec));
   return { ...built, spec, engineArgs: worker.driver.createArgs?.(spec, role) ?? [] };
 }

@@ -2,8 +2,8 @@
 // conmon and the engine create the process. Whatever fails, nothing stays.
 
 import { randomBytes } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
-import { dirname, isAbsolute, join, normalize } from 'node:path';
+import { chown, mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
 import type { Rollback } from '@cribus/chassis/rollback.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
@@ -23,14 +23,22 @@ import {
 } from '@cribus/contracts/subjects.ts';
 import { pathOfCgroupsPath } from '@cribus/host/cgroup-slices.ts';
 import { removeTree } from '@cribus/host/files.ts';
+import { mountIdmappedOverlay } from '@cribus/host/idmapped-mounts.ts';
 import { mountOverlay } from '@cribus/host/mounts.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
-import { cgroupsPath, writeContainerSpec } from './container-spec.ts';
+import { logPathOf, prepareLog } from './container-log.ts';
+import { cgroupsPath, MAPPED_VOLUMES, writeContainerSpec } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
 import { refuseHostProcesses } from './host-processes.ts';
 import { mountImageVolumes, volumeImages } from './image-volumes.ts';
 import { makeOrUndo } from './make-or-undo.ts';
 import { takeAway } from './remove-container.ts';
+import {
+  checkContainerMappings,
+  endMapping,
+  type PodUserNamespace,
+  userNamespaceOf,
+} from './user-namespace.ts';
 import { placesOf, stamp, type Worker } from './worker.ts';
 
 /** Of records.proto's ContainerRecord. */
@@ -134,13 +142,14 @@ async function make(worker: Worker, order: Order, rollback: Rollback): Promise<s
   const { id, context } = order;
   const sources = await gather(worker, order, rollback);
   const record = await reserve(worker, { ...order, ...sources }, rollback);
-  await prepareFiles(worker, record);
-  const { volumes } = placesOf(worker, id);
+  const pod = userNamespaceOf(sources.sandbox);
+  await prepareFiles(worker, record, pod);
+  const { volumes, bundle } = placesOf(worker, id);
   const built = await writeContainerSpec(worker, {
     record,
     ...sources,
     facts: order.facts,
-    imageVolumes: await mountImageVolumes(volumes, sources),
+    imageVolumes: await mountImageVolumes(volumes, { ...sources, userNamespace: pod?.path }),
   });
   for (const note of built.notes) context.log.info({ container: id }, note);
   const created = await createByMonitor(worker, record, {
@@ -148,6 +157,7 @@ async function make(worker: Worker, order: Order, rollback: Rollback): Promise<s
     engineArgs: built.engineArgs,
     signal: context.signal,
   });
+  if (pod !== undefined) endMapping(id, join(bundle, MAPPED_VOLUMES));
   const after = await worker.changes.apply(
     id,
     () => ({
@@ -227,9 +237,6 @@ function checkSandbox(
   if (sandbox.handler !== worker.handler) {
     throw new Failure('bug', `sandbox ${id} belongs to handler ${sandbox.handler}`);
   }
-  if (sandbox.namespaces?.user !== undefined && sandbox.namespaces.user !== '') {
-    throw new Failure('unsupported', `sandbox ${id}: user namespaces are not supported yet`);
-  }
   return sandbox;
 }
 
@@ -244,6 +251,7 @@ async function reserve(
   if (config === undefined || sandboxConfig === undefined) {
     throw new Failure('invalid_argument', `container ${id} has no configuration`);
   }
+  checkContainerMappings(id, config, userNamespaceOf(sandbox));
   const record = ContainerRecord.fromPartial({
     format: CONTAINER_RECORD_FORMAT,
     id,
@@ -288,35 +296,32 @@ export async function discard(
   await takeAway(worker, record, signal);
 }
 
-/** Empty where the pod has no log directory or the container no log. */
-export function logPathOf(logDirectory: string, logPath: string): string {
-  if (logDirectory === '' || logPath === '') return '';
-  if (!isAbsolute(logDirectory)) {
-    throw new Failure('invalid_argument', `log directory "${logDirectory}" is not absolute`);
-  }
-  const path = normalize(join(logDirectory, logPath));
-  if (!path.startsWith(`${normalize(logDirectory).replace(/\/$/, '')}/`)) {
-    throw new Failure('invalid_argument', `log path "${logPath}" leaves ${logDirectory}`);
-  }
-  return path;
-}
-
-async function prepareFiles(worker: Worker, record: ContainerRecord): Promise<void> {
+async function prepareFiles(
+  worker: Worker,
+  record: ContainerRecord,
+  pod: PodUserNamespace | undefined,
+): Promise<void> {
   const places = placesOf(worker, record.id);
   await Promise.all([
     mkdir(places.upper, { mode: 0o755 }),
     mkdir(places.work, { mode: 0o700 }),
     mkdir(places.persist, { mode: 0o700 }),
     mkdir(places.rootfs, { recursive: true, mode: 0o700 }),
-    record.logPath === '' ? undefined : mkdir(dirname(record.logPath), { recursive: true }),
+    prepareLog(record.id, record.logPath),
   ]);
+  const overlay = {
+    target: places.rootfs,
+    layersDirectory: record.layersDir,
+    layerNames: record.layerNames,
+    upper: places.upper,
+    work: places.work,
+  };
+  if (pod !== undefined) {
+    const { uid, gid } = pod.root;
+    await Promise.all([chown(places.upper, uid, gid), chown(places.work, uid, gid)]);
+  }
   await worker.service.metrics.timed('mount', 'overlay', async () => {
-    mountOverlay({
-      target: places.rootfs,
-      layersDirectory: record.layersDir,
-      layerNames: record.layerNames,
-      upper: places.upper,
-      work: places.work,
-    });
+    if (pod === undefined) mountOverlay(overlay);
+    else mountIdmappedOverlay(overlay, { userNamespace: pod.path });
   });
 }

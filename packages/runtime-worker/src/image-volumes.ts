@@ -7,6 +7,7 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import { type ContainerConfig, Mount } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { LeasedVolume } from '@cribus/contracts/gen/node/v1/records.ts';
 import { isErrno } from '@cribus/host/errno.ts';
+import { mountIdmappedOverlay } from '@cribus/host/idmapped-mounts.ts';
 import { mountOverlay } from '@cribus/host/mounts.ts';
 import type { ResolvedMount } from '@cribus/oci/spec-input.ts';
 import { resolveInRootfs } from './rootfs-files.ts';
@@ -36,6 +37,8 @@ export async function mountImageVolumes(
   leased: {
     readonly layersDir: string;
     readonly volumes: readonly Pick<LeasedVolume, 'image' | 'imageId' | 'layerNames'>[];
+    /** Of a pod that has one of its own: the files belong to its root then. */
+    readonly userNamespace?: string | undefined;
   },
 ): Promise<ImageVolumes> {
   const mounted = new Map<string, ImageVolume>();
@@ -50,7 +53,10 @@ export async function mountImageVolumes(
     const names = layerNames.length === 1 ? [...layerNames, empty] : layerNames;
     if (names.length > 0) {
       try {
-        mountOverlay({ target: root, layersDirectory: leased.layersDir, layerNames: names });
+        const { layersDir: layersDirectory, userNamespace } = leased;
+        const overlay = { target: root, layersDirectory, layerNames: names };
+        if (userNamespace === undefined) mountOverlay(overlay);
+        else mountIdmappedOverlay(overlay, { userNamespace });
       } catch (error) {
         throw volumeFailure(`image ${JSON.stringify(image)} can't be mounted`, error);
       }

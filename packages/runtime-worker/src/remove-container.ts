@@ -10,6 +10,7 @@ import { unmountTree } from '@cribus/host/mounts.ts';
 import { isLive } from './phases.ts';
 import { endRelays } from './relayed-stdio.ts';
 import { stopOne } from './stop-container.ts';
+import { withdraw } from './user-namespace.ts';
 import { placesOf, type Worker } from './worker.ts';
 
 /** An absent container is removed already. */
@@ -64,6 +65,7 @@ export async function takeAway(
   const places = placesOf(worker, record.id);
   if (worker.driver.relayingCreate !== undefined) endRelays(places.bundle);
   if (!worker.released.has(record.id)) await worker.engine.remove(record.id, signal);
+  withdraw(record.id);
   unmountTree(places.bundle);
   await removeTree(places.bundle);
   await Promise.all([

@@ -2,7 +2,7 @@
 // may hold symlinks to anywhere, and they are meant from the root filesystem's own `/`.
 
 import { constants } from 'node:fs';
-import { lstat, mkdir, open, readlink } from 'node:fs/promises';
+import { chown, lstat, mkdir, open, readlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { isErrno } from '@cribus/host/errno.ts';
@@ -77,12 +77,20 @@ export async function readInRootfs(rootfs: string, path: string): Promise<string
   }
 }
 
-/** Makes a directory and its parents where they are absent, as 0755 root. */
-export async function makeDirectoryInRootfs(rootfs: string, path: string): Promise<void> {
+/** Makes a directory and its parents where they are absent, as 0755 of the container's root. */
+export async function makeDirectoryInRootfs(
+  rootfs: string,
+  path: string,
+  root?: { readonly uid: number; readonly gid: number },
+): Promise<void> {
   const place = await resolveInRootfs(rootfs, path);
   if (dirname(place) === place) return;
-  await mkdir(place, { recursive: true, mode: 0o755 }).catch((error: unknown) => {
+  const made = await mkdir(place, { recursive: true, mode: 0o755 }).catch((error: unknown) => {
     if (!isErrno(error, 'EEXIST', 'ENOTDIR')) throw error;
     throw new Failure('invalid_argument', `working directory ${path} is a file in the image`);
   });
+  if (made === undefined || root === undefined) return;
+  for (let each = place; each.length >= made.length; each = dirname(each)) {
+    await chown(each, root.uid, root.gid);
+  }
 }

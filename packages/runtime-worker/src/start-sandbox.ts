@@ -26,6 +26,7 @@ import { CONTAINER_RECORD_FORMAT, discard } from './create-container.ts';
 import { refuseHostProcesses } from './host-processes.ts';
 import { makeOrUndo } from './make-or-undo.ts';
 import { removeOne } from './remove-container.ts';
+import { makeReachable, refuseUserNamespace, userNamespaceOf, withdraw } from './user-namespace.ts';
 import { placesOf, stamp, type Worker } from './worker.ts';
 
 /** `catatonit -P` does nothing but reap. */
@@ -40,6 +41,7 @@ export function startSandbox(worker: Worker, facts: () => HostFacts): VerbHandle
       throw new Failure('unavailable', worker.driver.unavailable, { stage: worker.handler });
     }
     refuseHostProcesses(worker, sandbox.config?.linux?.securityContext?.namespaceOptions);
+    refuseUserNamespace(worker, sandbox);
     worker.fenced.delete(sandbox.id);
     if (!wantsProcess(worker, sandbox)) return { process: undefined };
     const known = worker.store.get(sandbox.id);
@@ -86,6 +88,7 @@ async function build(worker: Worker, order: Order) {
       engineArgs,
       signal: context.signal,
     });
+    withdraw(id);
     await worker.changes.apply(id, () => ({ phase: ContainerPhase.CREATED, ...created }));
     const startedAtNs = worker.service.clock.nowNs();
     await worker.engine.start(id, context.signal);
@@ -130,18 +133,22 @@ async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<rea
     throw new Failure('invalid_argument', `sandbox ${sandbox.id} has no configuration`);
   }
   const pins = sandbox.namespaces;
+  const pod = userNamespaceOf(sandbox);
+  const rootfs = await initRootfs(worker);
   const orHost = (path: string | undefined) => (path ? path : ('host' as const));
   const built = buildSandboxSpec({
     sandboxId: sandbox.id,
     sandbox: config,
-    rootfs: await initRootfs(worker),
+    rootfs: pod === undefined ? rootfs : makeReachable(sandbox.id, rootfs, pod),
     args: [`/${INIT}`, '-P'],
     namespaces: {
       network: orHost(pins?.net),
       ipc: orHost(pins?.ipc),
       uts: orHost(pins?.uts),
       pid: 'own',
+      ...(pod === undefined ? {} : { user: pod.path }),
     },
+    ...(pod === undefined ? {} : { uidMappings: pod.uids, gidMappings: pod.gids }),
     host: facts,
     cgroupsPath: cgroupsPath(worker, config, sandbox.id),
     annotations: {},

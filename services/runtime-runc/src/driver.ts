@@ -13,6 +13,7 @@ import type {
   RuntimeDriver,
 } from '@cribus/runtime-worker/driver.ts';
 import { findEngine, readableOutput, versionOf } from '@cribus/runtime-worker/engine-binary.ts';
+import { whyNoUserNamespaces } from '@cribus/runtime-worker/idmap-trial.ts';
 
 const PROBE_BUDGET_MS = 10_000;
 
@@ -48,9 +49,11 @@ export function parseFeatures(stdout: string): EngineFeatures {
 export const probeRunc: DriverProbe = async (options) => {
   const enginePath = findEngine(options.config.engine);
   const signal = AbortSignal.any([options.signal, options.clock.timeout(PROBE_BUDGET_MS)]);
-  const [version, features] = await Promise.all([
+  const { directory } = options;
+  const [version, features, noUserNamespaces] = await Promise.all([
     run({ command: enginePath, args: ['--version'], signal }),
     run({ command: enginePath, args: ['features'], signal }),
+    whyNoUserNamespaces({ directory, signal }),
   ]);
   const versionText = version.stdout.toString('utf8');
   if (version.exitCode !== 0) {
@@ -70,6 +73,7 @@ export const probeRunc: DriverProbe = async (options) => {
     features: parseFeatures(features.exitCode === 0 ? features.stdout.toString('utf8') : ''),
     systemd: options.cgroupDriver === 'systemd',
     extraArgs: options.config.extra_args,
+    noUserNamespaces,
   });
 };
 
@@ -81,6 +85,8 @@ interface Probed {
   readonly features: EngineFeatures;
   readonly systemd: boolean;
   readonly extraArgs: readonly string[];
+  /** Why this host can't; undefined where it can. */
+  readonly noUserNamespaces?: string | undefined;
 }
 
 /** The driver as data. */
@@ -90,11 +96,14 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     family: 'runc',
     enginePath: probed.enginePath,
     engineVersion: probed.version,
-    warnings: [],
+    warnings:
+      probed.noUserNamespaces === undefined
+        ? []
+        : [`this host can't run pods with a user namespace: ${probed.noUserNamespaces}`],
     features: {
       recursiveReadOnlyMounts: features.mountOptions?.includes('rro') ?? false,
-      // Layers of an image must be mapped too; the worker can't yet.
-      userNamespaces: false,
+      // The worker maps layers and volumes itself, whatever the engine can.
+      userNamespaces: probed.noUserNamespaces === undefined,
       supplementalGroupsPolicy: true,
       checkpoint: false,
       hostProcesses: true,
@@ -113,7 +122,9 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     ociVersion: '1.0.2',
     sandboxModel: 'namespaces',
     exitSource: 'monitor',
+    statsSource: 'cgroup',
     signalBy: 'process',
+    execTerminal: 'copied',
     limitsBy: probed.systemd ? 'engine' : 'cgroup',
     amendSpec: (spec) => spec,
     classify,
