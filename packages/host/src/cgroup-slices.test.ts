@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
-import { isSliceName, pathOfCgroupsPath, slicePath } from './cgroup-slices.ts';
+import { isSliceName, pathOfCgroupsPath, pathOfParent, slicePath } from './cgroup-slices.ts';
 
 describe('systemd slices', () => {
   it('nest by the dashes of their names', () => {
@@ -19,6 +19,16 @@ describe('systemd slices', () => {
     );
     assert.equal(pathOfCgroupsPath('/kubepods/pod1/c0ffee'), '/kubepods/pod1/c0ffee');
     assert.equal(pathOfCgroupsPath(''), '');
+  });
+
+  it('are found from the parent that CRI names, which is a path elsewhere', () => {
+    assert.equal(pathOfParent('kubepods-pod1.slice'), '/kubepods.slice/kubepods-pod1.slice');
+    assert.equal(
+      pathOfParent('/kubepods.slice/kubepods-pod1.slice'),
+      '/kubepods.slice/kubepods-pod1.slice',
+    );
+    assert.equal(pathOfParent('/kubepods/pod1/'), '/kubepods/pod1');
+    for (const none of ['', '/', '-.slice', '/a/../b']) assert.equal(pathOfParent(none), '', none);
   });
 
   it('have names that systemd takes', () => {

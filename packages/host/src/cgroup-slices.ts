@@ -24,3 +24,14 @@ export function pathOfCgroupsPath(cgroupsPath: string): string {
   const [slice = '', prefix = '', name = ''] = cgroupsPath.split(':');
   return `${slicePath(slice)}/${prefix}-${name}.scope`;
 }
+
+/**
+ * The cgroup, below the hierarchy, of a pod by its cgroup parent as CRI has it: a path, or the name of a
+ * slice, which the kubelet writes as a path too. Empty where there is none.
+ */
+export function pathOfParent(parent: string): string {
+  const last = parent.split('/').findLast((part) => part !== '') ?? '';
+  if (isSliceName(last)) return slicePath(last);
+  const parts = parent.split('/').filter((part) => part !== '' && part !== '.');
+  return parts.length === 0 || parts.includes('..') ? '' : `/${parts.join('/')}`;
+}

@@ -63,9 +63,9 @@ export interface CgroupDetails {
   readonly oomKills?: bigint;
   readonly memoryReservationBytes?: bigint;
   readonly memoryMigrate?: bigint;
-  readonly hugePages?: readonly HugePageUsage[];
-  readonly numaPages?: readonly NumaPages[];
-  readonly devices?: readonly DeviceIo[];
+  readonly hugePages?: HugePageUsage[];
+  readonly numaPages?: NumaPages[];
+  readonly devices?: DeviceIo[];
   readonly threads?: bigint;
   readonly threadsMax?: bigint;
 }
@@ -96,7 +96,7 @@ export interface DeviceIo {
   readonly minor: number;
   /** As /dev/vda; empty when the device has no name any more. */
   readonly device: string;
-  readonly counts: readonly DeviceCount[];
+  readonly counts: DeviceCount[];
 }
 
 /** Time for which tasks waited (Documentation/accounting/psi.rst). */

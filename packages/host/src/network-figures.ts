@@ -21,7 +21,7 @@ export interface NetworkFigures {
   /** All interfaces, `lo` included. */
   readonly interfaces: readonly InterfaceCounters[];
   /** Empty unless asked for; without a protocol whose table is larger than TABLE_BYTES_MAX. */
-  readonly sockets: readonly SocketCount[];
+  readonly sockets: SocketCount[];
 }
 
 /** Some 6,000 sockets: the kernel writes the table anew for each reader, slowly. */

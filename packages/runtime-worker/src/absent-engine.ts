@@ -38,5 +38,6 @@ export function absentEngine({
     },
     state: async () => undefined,
     wait: async () => undefined,
+    stats: async () => undefined,
   };
 }

@@ -43,6 +43,15 @@ export interface Engine {
   state(id: string, signal: AbortSignal): Promise<EngineState | undefined>;
   /** The exit code, once it has exited; undefined when nobody knows it any more. */
   wait(id: string, signal: AbortSignal): Promise<number | undefined>;
+  /** What a running container uses, as the engine counts it; undefined when it is gone. */
+  stats(id: string, signal: AbortSignal): Promise<EngineStats | undefined>;
+}
+
+/** From `events --stats`. */
+export interface EngineStats {
+  readonly cpuNs: bigint;
+  readonly memoryBytes: bigint;
+  readonly processes: bigint;
 }
 
 /** An engine command that takes longer than this hangs; `wait` is not bounded by it. */
@@ -75,6 +84,19 @@ export function parseWait(stdout: string): number | undefined {
   const status = Number(found[1]);
   // Older releases print the wait(2) status, newer ones the code.
   return status > 255 ? (status >> 8) & 0xff : status;
+}
+
+/** Reads the one event of `events --stats`; undefined for any other text. */
+export function parseStats(stdout: string): EngineStats | undefined {
+  // Counters of nanoseconds outgrow what a JSON number keeps: they are read as text.
+  const number = (pattern: RegExp) => {
+    const found = pattern.exec(stdout)?.[1];
+    return found === undefined ? undefined : BigInt(found);
+  };
+  const cpuNs = number(/"cpu":\{"usage":\{(?:[^{}]*,)?"total":(\d+)/);
+  const memoryBytes = number(/"memory":\{(?:[^{}]*,)?"usage":\{(?:[^{}]*,)?"usage":(\d+)/);
+  if (cpuNs === undefined || memoryBytes === undefined) return undefined;
+  return { cpuNs, memoryBytes, processes: number(/"pids":\{"current":(\d+)/) ?? 0n };
 }
 
 /** Reads the table of `runsc ps` (its JSON has no parents): the parent of each process by its pid. */
@@ -172,6 +194,11 @@ export function createEngine(options: EngineOptions): Engine {
     state: (id, signal) =>
       command('state', [id], signal).then(parseState, (error: unknown) => {
         if (isFailure(error, 'not_found')) return undefined;
+        throw error;
+      }),
+    stats: (id, signal) =>
+      command('events', ['--stats', id], signal).then(parseStats, (error: unknown) => {
+        if (isFailure(error, 'not_found', 'wrong_state')) return undefined;
         throw error;
       }),
     wait: (id, signal) =>
