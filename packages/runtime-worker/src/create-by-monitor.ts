@@ -1,7 +1,6 @@
 // A bundle with a config.json becomes a created process under a monitor.
 
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { identify, type ProcessIdentity } from '@cribus/host/processes.ts';
@@ -12,9 +11,6 @@ export interface CreatedProcess {
   readonly process: ProcessIdentity;
   readonly monitor: ProcessIdentity;
 }
-
-/** Where a container without a log path writes: a private file that goes with the container. */
-export const PRIVATE_LOG = 'output.log';
 
 /** Starts conmon and the engine's create. Raises what the driver makes of the engine's words. */
 export async function createByMonitor(
@@ -45,7 +41,7 @@ export async function createByMonitor(
           bundle: places.bundle,
           pidFile: places.pidFile,
           monitorPidFile: places.monitorPidFile,
-          logPath: record.logPath === '' ? join(places.persist, PRIVATE_LOG) : record.logPath,
+          logPath: record.logPath,
           exits: worker.paths.exits,
           persist: places.persist,
           tty: options.terminal,

@@ -40,6 +40,11 @@ describe("the monitor's command line", () => {
     assert.ok(once.includes('-i') && !once.includes('--leave-stdin-open'));
   });
 
+  it('keeps no log where there is no path for one', () => {
+    const argv = monitorArgv({ ...OPTIONS, logPath: '' });
+    assert.equal(argv[argv.indexOf('-l') + 1], 'none');
+  });
+
   it('goes around a colon in the log path by a link', () => {
     assert.equal(monitorLogPath('/a:b/0.log'), 'log-directory/0.log');
     assert.equal(monitorLogPath('/a b/0.log'), '/a b/0.log');

@@ -22,7 +22,7 @@ export interface MonitorOptions {
   readonly bundle: string;
   readonly pidFile: string;
   readonly monitorPidFile: string;
-  /** Absolute. */
+  /** Absolute; empty: what the container says is read and forgotten. */
   readonly logPath: string;
   readonly exits: string;
   readonly persist: string;
@@ -46,11 +46,12 @@ export function monitorLogPath(logPath: string): string {
 
 /** conmon's command line (conmon.8). */
 export function monitorArgv(options: MonitorOptions): string[] {
+  const { logPath } = options;
   const argv = [
     ...['--api-version', '1', '-c', options.id, '-u', options.id, '-n', options.name],
     ...['-r', options.engine, ...options.engineArgs.flatMap((arg) => ['--runtime-arg', arg])],
     ...['-b', options.bundle, '-p', options.pidFile, '--conmon-pidfile', options.monitorPidFile],
-    ...['-l', `k8s-file:${monitorLogPath(options.logPath)}`, '--no-sync-log'],
+    ...['-l', logPath === '' ? 'none' : `k8s-file:${monitorLogPath(logPath)}`, '--no-sync-log'],
     ...['--log-level', 'error', '--exit-dir', options.exits, '--persist-dir', options.persist],
     ...['--socket-dir-path', options.bundle, '--full-attach', '--sync'],
   ];

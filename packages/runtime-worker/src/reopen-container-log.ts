@@ -5,17 +5,23 @@ import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
-import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
+import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import { isErrno } from '@cribus/host/errno.ts';
+import { tryNewLog } from './container-log.ts';
 import { phaseName } from './phases.ts';
 import { placesOf, requireContainer, type Worker } from './worker.ts';
 
 const NEW_LOG_BUDGET_MS = 5_000;
-const POLL_INTERVAL_MS = 10;
+const POLL_INTERVAL_MS = 5;
+/** To conmon: reopen the log (conmon, src/ctrl.c). */
+const REOPEN = '2 0 0\n';
+/** Messages are written whole up to this size (pipe(7)). */
+const PIPE_BUF = 4096;
 
 /**
  * conmon replaces an existing log when it reopens (its lines would be gone) and gives no answer. So
  * it is told only if there is no file at the log path, and the new one is waited for. On a failure
- * no file is left there.
+ * no file is left there, and none appears later. Calls at the same time follow each other.
  */
 export function reopenContainerLog(worker: Worker): VerbHandler<'reopen-container-log'> {
   return (request, context) =>
@@ -30,30 +36,56 @@ export function reopenContainerLog(worker: Worker): VerbHandler<'reopen-containe
           );
         }
         if (record.logPath === '' || existsSync(record.logPath)) return {};
-        const { clock } = worker.service;
-        const signal = AbortSignal.any([context.signal, clock.timeout(NEW_LOG_BUDGET_MS)]);
-        try {
-          await tellMonitor(join(placesOf(worker, record.id).bundle, 'ctl'));
-          while (!existsSync(record.logPath)) await clock.sleep(POLL_INTERVAL_MS, signal);
-          return {};
-        } catch (error) {
-          await rm(record.logPath, { force: true });
-          throw new Failure('timeout', `the monitor of ${record.id} did not reopen its log`, {
-            stage: 'reopen log',
-            cause: error,
-          });
-        }
+        await tryNewLog(record.id, record.logPath);
+        await reopen(worker, record, context.signal);
+        return {};
       },
       context.signal,
     );
+}
+
+async function reopen(worker: Worker, record: ContainerRecord, signal: AbortSignal): Promise<void> {
+  const { clock } = worker.service;
+  const fifo = join(placesOf(worker, record.id).bundle, 'ctl');
+  const budget = AbortSignal.any([signal, clock.timeout(NEW_LOG_BUDGET_MS)]);
+  try {
+    await tellMonitor(fifo);
+    while (!existsSync(record.logPath)) await clock.sleep(POLL_INTERVAL_MS, budget);
+  } catch (error) {
+    await takeBack(fifo);
+    await rm(record.logPath, { force: true });
+    throw new Failure('timeout', `the monitor of ${record.id} did not reopen its log`, {
+      stage: 'reopen log',
+      cause: error,
+    });
+  }
 }
 
 /** Non-blocking: a fifo that nobody reads (ENXIO) has no monitor. */
 async function tellMonitor(fifo: string): Promise<void> {
   const file = await open(fifo, constants.O_WRONLY | constants.O_NONBLOCK);
   try {
-    await file.write('2 0 0\n');
+    await file.write(REOPEN);
   } finally {
     await file.close();
+  }
+}
+
+/**
+ * A monitor that hangs would find the message when it goes on, and replace what is at the log path by
+ * then: the caller has put the old log back. Other messages stay.
+ */
+async function takeBack(fifo: string): Promise<void> {
+  try {
+    const file = await open(fifo, constants.O_RDWR | constants.O_NONBLOCK);
+    try {
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(PIPE_BUF), 0, PIPE_BUF);
+      const others = buffer.toString('latin1', 0, bytesRead).replaceAll(REOPEN, '');
+      if (others !== '') await file.write(others);
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT', 'EAGAIN')) throw error;
   }
 }

@@ -1,0 +1,71 @@
+// Where a container's log is, and whether its monitor will be able to write it: conmon itself would
+// end without a word, and with it the container.
+
+import { constants } from 'node:fs';
+import { mkdir, open, rm } from 'node:fs/promises';
+import { dirname, isAbsolute, join, normalize } from 'node:path';
+import { Failure, type FailureKind } from '@cribus/contracts/failure.ts';
+import { isErrno } from '@cribus/host/errno.ts';
+
+/** As conmon makes it. */
+const LOG_MODE = 0o640;
+
+/** Empty where the pod has no log directory or the container no log. */
+export function logPathOf(logDirectory: string, logPath: string): string {
+  if (logDirectory === '' || logPath === '') return '';
+  if (!isAbsolute(logDirectory)) {
+    throw new Failure('invalid_argument', `log directory "${logDirectory}" is not absolute`);
+  }
+  const path = normalize(join(logDirectory, logPath));
+  if (!path.startsWith(`${normalize(logDirectory).replace(/\/$/, '')}/`) || path.endsWith('/')) {
+    throw new Failure('invalid_argument', `log path "${logPath}" leaves ${logDirectory}`);
+  }
+  return path;
+}
+
+/**
+ * Makes the directories and the log, which may be there already. Raises a failure that names the path
+ * and the reason: limit for a full disk, invalid_argument for a path that can be no log.
+ */
+export async function prepareLog(containerId: string, logPath: string): Promise<void> {
+  if (logPath === '') return;
+  try {
+    await mkdir(dirname(logPath), { recursive: true });
+    await touch(logPath);
+  } catch (error) {
+    throw logFailure(containerId, error);
+  }
+}
+
+/**
+ * Finds out whether a new log could be opened in the place of one that was renamed away. Raises as
+ * prepareLog does; leaves nothing there.
+ */
+export async function tryNewLog(containerId: string, logPath: string): Promise<void> {
+  // Where conmon makes it, before it renames it.
+  const trial = `${logPath}.tmp`;
+  try {
+    await touch(trial);
+    await rm(trial);
+  } catch (error) {
+    throw logFailure(containerId, error);
+  }
+}
+
+async function touch(path: string): Promise<void> {
+  // Non-blocking, as it may be a fifo that nobody reads.
+  const { O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK } = constants;
+  const file = await open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, LOG_MODE);
+  await file.close();
+}
+
+function logFailure(containerId: string, error: unknown): unknown {
+  if (!(error instanceof Error) || !('code' in error)) return error;
+  const kind: FailureKind = isErrno(error, 'ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE')
+    ? 'limit'
+    : 'invalid_argument';
+  return new Failure(kind, `the log of container ${containerId}: ${error.message}`, {
+    stage: 'log',
+    cause: error,
+  });
+}
