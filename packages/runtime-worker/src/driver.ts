@@ -6,6 +6,7 @@ import type { Logger } from '@cribus/chassis/log.ts';
 import type { Failure } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import type { Spec } from '@cribus/oci/spec.ts';
+import type { HostFacts } from '@cribus/oci/spec-input.ts';
 
 /** What the engine is asked to do; one method each on Engine. */
 export type EngineOperation =
@@ -17,7 +18,8 @@ export type EngineOperation =
   | 'wait'
   | 'exec'
   | 'ps'
-  | 'update';
+  | 'update'
+  | 'events';
 
 /** How an engine command ended; `output` is what it said (stderr, or conmon's sync message). */
 export interface EngineExit {
@@ -55,6 +57,8 @@ export interface RuntimeDriver {
   /** What runs in a lesser mode on this host. */
   readonly warnings: readonly string[];
   readonly features: RuntimeFeatures;
+  /** What containers can't have with this engine, whatever the host has. Absent: nothing. */
+  readonly restrictions?: Pick<HostFacts, 'bidirectionalMounts' | 'devicePaths' | 'hooks'>;
   /** Free words for verbose output, as platform=systrap. */
   readonly details: Readonly<Record<string, string>>;
   /** What is executed: the engine, or a wrapper around it. */
@@ -68,6 +72,8 @@ export interface RuntimeDriver {
   readonly sandboxModel: 'namespaces' | 'root-container';
   /** Whose word is the exit code: the monitor's exit file, or the engine's `wait`. */
   readonly exitSource: 'monitor' | 'wait';
+  /** Who counts what a container uses: its cgroup, or the engine's `events --stats`. */
+  readonly statsSource: 'cgroup' | 'engine';
   /**
    * What conmon runs in place of the engine for a container whose stdio the engine takes from
    * `start`: a wrapper that leaves relays to the monitor (relayed-stdio.ts). Absent: from `create`.
@@ -80,6 +86,11 @@ export interface RuntimeDriver {
    * has systemd to tell; nobody, where only the pod is limited.
    */
   readonly limitsBy: 'cgroup' | 'engine' | 'nobody';
+  /**
+   * Whose a command's terminal is: the engine has one of its own for it and copies between that and
+   * the one that it is started on, or gives the one that it is started on.
+   */
+  readonly execTerminal: 'copied' | 'given';
   /** Changes the spec in the family's way; pure. */
   amendSpec(spec: Spec, role: SpecRole): Spec;
   /** Further global arguments of one create; pure. */

@@ -9,19 +9,14 @@ import type { Service } from '@cribus/chassis/service.ts';
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import { Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { SOCKET_PATH_BYTES_MAX } from '@cribus/contracts/paths.ts';
-import {
-  createFrameReader,
-  encodeJsonFrame,
-  FRAME,
-  SESSION_DIAL_BUDGET_MS,
-  SESSION_SECRET_BYTES,
-} from '@cribus/contracts/session.ts';
+import { FRAME, SESSION_DIAL_BUDGET_MS, SESSION_SECRET_BYTES } from '@cribus/contracts/session.ts';
+import { createChannel, readFrames, type SessionChannel } from './session-channel.ts';
 
 /** Prepared and not dialled yet; a probe every second of 500 containers stays far below. */
 const PENDING_MAX = 4096;
 
-/** Does the session's work on the connection; the signal aborts when the dialler is gone. */
-export type SessionWork = (socket: Socket, gone: AbortSignal) => Promise<void>;
+/** Does the session's work on the connection; its failure is the last frame. */
+export type SessionWork = (channel: SessionChannel) => Promise<void>;
 
 export interface Sessions {
   /** Raises limit when too many wait to be dialled. */
@@ -37,33 +32,21 @@ export function createSessions(service: Service, socketPath: string): Sessions {
 
   const accept = (socket: Socket) => {
     sockets.add(socket);
-    const gone = new AbortController();
     const late = service.clock.timeout(SESSION_DIAL_BUDGET_MS);
     const drop = () => socket.destroy();
     late.addEventListener('abort', drop, { once: true });
-    socket.on('error', () => gone.abort(new Failure('cancelled', 'the session was cut')));
-    socket.on('close', () => {
-      sockets.delete(socket);
-      gone.abort(new Failure('cancelled', 'the session was closed'));
-    });
+    const { channel, take } = createChannel(socket, service.clock);
+    socket.on('close', () => sockets.delete(socket));
     let taken = false;
-    const read = createFrameReader((type, payload) => {
-      if (taken) return;
+    readFrames(socket, (type, payload) => {
+      if (taken) return take(type, payload);
       const key = payload.toString('hex');
       const work = type === FRAME.secret ? pending.get(key) : undefined;
       pending.delete(key);
       if (work === undefined) return void socket.destroy();
       taken = true;
       late.removeEventListener('abort', drop);
-      service.background('session', serve(service, { work, socket, gone: gone.signal }));
-    });
-    socket.on('data', (chunk: Buffer) => {
-      try {
-        read(chunk);
-      } catch (error) {
-        if (!isFailure(error)) throw error;
-        socket.destroy();
-      }
+      service.background('session', serve(service, { work, socket, channel }));
     });
   };
 
@@ -104,20 +87,24 @@ export function createSessions(service: Service, socketPath: string): Sessions {
 
 async function serve(
   service: Service,
-  session: { readonly work: SessionWork; readonly socket: Socket; readonly gone: AbortSignal },
+  session: {
+    readonly work: SessionWork;
+    readonly socket: Socket;
+    readonly channel: SessionChannel;
+  },
 ): Promise<void> {
-  const { socket, gone } = session;
+  const { socket, channel } = session;
   try {
-    await session.work(socket, gone);
+    await session.work(channel);
   } catch (error) {
-    if (gone.aborted) return;
+    if (channel.gone.aborted) return;
     const known = isFailure(error) ? error : undefined;
     if (known === undefined) service.log.error({ error: String(error) }, 'a session has a bug');
     const kind = known?.kind ?? 'bug';
-    socket.write(
-      encodeJsonFrame(FRAME.failure, { kind, message: known?.message ?? 'internal error' }),
-    );
+    channel.sendJson(FRAME.failure, { kind, message: known?.message ?? 'internal error' });
   } finally {
+    // What still comes is read and dropped, so that the other side's end is seen.
+    channel.receive(() => undefined);
     socket.end();
   }
 }

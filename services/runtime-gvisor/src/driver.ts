@@ -87,13 +87,20 @@ export function describeDriver(probed: Probed): RuntimeDriver {
         ]
       : [],
     features: {
-      recursiveReadOnlyMounts: false,
+      // The Sentry's mount of a volume is one, with all that the host has mounted below it.
+      recursiveReadOnlyMounts: true,
       userNamespaces: false,
       supplementalGroupsPolicy: true,
       checkpoint: false,
       hostNetwork: true,
       // The Sentry has process ids and IPC of its own, and nothing of the host's.
       hostProcesses: false,
+    },
+    restrictions: {
+      // What a container mounts is the Sentry's own.
+      bidirectionalMounts: false,
+      devicePaths: SENTRY_DEVICES,
+      hooks: ['prestart', 'createRuntime', 'poststart', 'poststop'],
     },
     details: { platform: mode.platform, network: mode.network },
     command: probed.enginePath,
@@ -107,7 +114,9 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     ociVersion: '1.0.2',
     sandboxModel: 'root-container',
     exitSource: 'wait',
+    statsSource: 'engine',
     signalBy: 'engine',
+    execTerminal: 'given',
     // A container inside the Sentry has no process of its own on the host (`runsc update` of releases
     // that have it writes to a cgroup without any).
     limitsBy: 'nobody',
@@ -130,6 +139,11 @@ function hasNetworkNamespace(spec: Spec): boolean {
  */
 const UNKNOWN_CAPABILITIES = ['CAP_PERFMON', 'CAP_BPF', 'CAP_CHECKPOINT_RESTORE'];
 
+/** What is in the /dev of every container (gVisor, runsc/boot/vfs.go); other nodes are not made. */
+const SENTRY_DEVICES = ['null', 'zero', 'full', 'random', 'urandom', 'tty', 'fuse', 'net/tun'].map(
+  (name) => `/dev/${name}`,
+);
+
 /**
  * Labels and profiles of the host's security modules mean nothing inside the Sentry, and runsc
  * refuses SELinux' ones. The pod's containers share the Sentry's namespaces.
@@ -147,7 +161,12 @@ export function amendSpec(spec: Spec, _role: SpecRole): Spec {
     permitted: known(permitted),
     ambient: known(ambient),
   };
-  return { ...spec, process: { ...process, capabilities }, linux };
+  // A mount that is read-only is so with all below it, and there is no word for that.
+  const mounts = spec.mounts.map((mount) => ({
+    ...mount,
+    options: mount.options.filter((option) => option !== 'rro'),
+  }));
+  return { ...spec, process: { ...process, capabilities }, mounts, linux };
 }
 
 /** Words of runsc, in the order in which they are looked for. */

@@ -101,7 +101,7 @@ export function describeDriver(probed: Probed): RuntimeDriver {
         ? []
         : [`this host can't run pods with a user namespace: ${probed.noUserNamespaces}`],
     features: {
-      recursiveReadOnlyMounts: features.mountOptions?.includes('rro') ?? false,
+      recursiveReadOnlyMounts: mountsRecursivelyReadOnly(probed),
       // The worker maps layers and volumes itself, whatever the engine can.
       userNamespaces: probed.noUserNamespaces === undefined,
       supplementalGroupsPolicy: true,
@@ -129,6 +129,13 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     amendSpec: (spec) => spec,
     classify,
   };
+}
+
+/** crun knows `rro` since 1.4 (its pull request 778), long before it has a `features` command. */
+function mountsRecursivelyReadOnly({ features, flavour, version }: Probed): boolean {
+  if (features.mountOptions !== undefined) return features.mountOptions.includes('rro');
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  return flavour === 'crun' && (major > 1 || (major === 1 && minor >= 4));
 }
 
 /** Words of runc (libcontainer) and crun, in the order in which they are looked for. */
