@@ -5,9 +5,9 @@ import { createHash, type Hash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { parentPort, workerData } from 'node:worker_threads';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
-import { enterJail } from '@cribus/host/jail.ts';
 import { LayerWriter } from '@cribus/archive/layer-writer.ts';
 import { TarReader } from '@cribus/archive/tar-reader.ts';
+import { enterJail } from '@cribus/host/jail.ts';
 import type { FromUnpackThread, ToUnpackThread, UnpackThreadData } from './unpack-protocol.ts';
 
 /** Large pieces: each costs a call into the pool and a hash update. */
