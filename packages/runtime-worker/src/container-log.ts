@@ -33,13 +33,13 @@ export async function prepareLog(containerId: string, logPath: string): Promise<
     await mkdir(dirname(logPath), { recursive: true });
     await touch(logPath);
   } catch (error) {
-    throw logFailure(containerId, error);
+    throw logFailure(containerId, error, 'invalid_argument');
   }
 }
 
 /**
- * Finds out whether a new log could be opened in the place of one that was renamed away. Raises as
- * prepareLog does; leaves nothing there.
+ * Finds out whether a new log could be opened in the place of one that was renamed away. Raises limit
+ * or wrong_state; leaves nothing there.
  */
 export async function tryNewLog(containerId: string, logPath: string): Promise<void> {
   // Where conmon makes it, before it renames it.
@@ -48,7 +48,7 @@ export async function tryNewLog(containerId: string, logPath: string): Promise<v
     await touch(trial);
     await rm(trial);
   } catch (error) {
-    throw logFailure(containerId, error);
+    throw logFailure(containerId, error, 'wrong_state');
   }
 }
 
@@ -59,11 +59,9 @@ async function touch(path: string): Promise<void> {
   await file.close();
 }
 
-function logFailure(containerId: string, error: unknown): unknown {
+function logFailure(containerId: string, error: unknown, otherwise: FailureKind): unknown {
   if (!(error instanceof Error) || !('code' in error)) return error;
-  const kind: FailureKind = isErrno(error, 'ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE')
-    ? 'limit'
-    : 'invalid_argument';
+  const kind = isErrno(error, 'ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE') ? 'limit' : otherwise;
   return new Failure(kind, `the log of container ${containerId}: ${error.message}`, {
     stage: 'log',
     cause: error,
