@@ -12,6 +12,11 @@ describe("runsc's words", () => {
       ['exec', 'executable file not found in $PATH', 'invalid_argument'],
       ['kill', 'container not running', 'wrong_state'],
       ['create', 'something new', 'kubelet_reason'],
+      [
+        'create',
+        'reading spec: root mount propagation option must specify private or slave: "rshared"',
+        'unsupported',
+      ],
     ] as const) {
       assert.equal(classify(operation, { exitCode: 128, output }).kind, kind, output);
     }
@@ -32,6 +37,7 @@ describe("runsc's modes", () => {
   it('use only flags that the release has', () => {
     assert.deepEqual(commonArgs('  -overlay2 value\n'), ['--overlay2=none']);
     assert.deepEqual(commonArgs('  -overlay\n'), []);
+    assert.deepEqual(commonArgs('  -oci-seccomp\n    \tEnables'), ['--oci-seccomp']);
     assert.equal(versionOf('runsc version 0.0~20221219.0\nspec: 1'), '0.0~20221219.0');
   });
 });

@@ -61,7 +61,12 @@ export const probeGvisor: DriverProbe = async (options) => {
  * the Sentry, what a container writes is in its writable layer, where its size is counted.
  */
 export function commonArgs(flags: string): string[] {
-  return /^\s+-overlay2\b/m.test(flags) ? ['--overlay2=none'] : [];
+  const known = (name: string) => new RegExp(`^\\s+-${name}\\b`, 'm').test(flags);
+  return [
+    ...(known('overlay2') ? ['--overlay2=none'] : []),
+    // Else a seccomp profile is ignored without a word.
+    ...(known('oci-seccomp') ? ['--oci-seccomp'] : []),
+  ];
 }
 
 interface Probed {
@@ -180,6 +185,9 @@ const WORDS: readonly (readonly [RegExp, 'not_found' | 'wrong_state' | 'limit'])
   [/no space left on device|cannot allocate memory/i, 'limit'],
 ];
 
+/** What runsc refuses by design, before it makes anything. */
+const REFUSED = /mount propagation option must specify/;
+
 const BAD_COMMAND =
   /executable file not found|no such file or directory|permission denied|is a directory|exec format error|failed to load|error finding executable/i;
 
@@ -188,6 +196,7 @@ export function classify(operation: EngineOperation, exit: EngineExit): Failure 
   const message = readableOutput(exit.output) || `ended with code ${exit.exitCode ?? 'unknown'}`;
   const details = { stage: `engine ${operation}` };
   const runs = operation === 'create' || operation === 'start' || operation === 'exec';
+  if (REFUSED.test(message)) return new Failure('unsupported', message, details);
   if (runs && BAD_COMMAND.test(message)) return new Failure('invalid_argument', message, details);
   for (const [words, kind] of WORDS) {
     if (operation === 'create' && kind !== 'limit') continue;
