@@ -6,13 +6,18 @@ import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-/** The tracing SDK is a file of its own, loaded only where traces are asked for. */
-const splitOffTracing = {
-  name: 'split-off-tracing',
+/** Files of their own, loaded only where traces are asked for, or a CDI spec file is YAML. */
+const SPLIT_OFF = [
+  'packages/chassis/src/tracing-sdk.ts',
+  'packages/runtime-worker/src/yaml-parser.ts',
+];
+const splitOff = {
+  name: 'split-off',
   setup(bundler) {
-    bundler.onResolve({ filter: /\/tracing-sdk\.ts$/ }, (args) =>
-      args.kind === 'dynamic-import' ? { path: './tracing-sdk.mjs', external: true } : undefined,
-    );
+    bundler.onResolve({ filter: /\/(tracing-sdk|yaml-parser)\.ts$/ }, (args) => {
+      const path = `./${basename(args.path, '.ts')}.mjs`;
+      return args.kind === 'dynamic-import' ? { path, external: true } : undefined;
+    });
   },
 };
 
@@ -41,7 +46,7 @@ export async function build() {
     logLevel: 'warning',
     // A native module can't be bundled.
     external: ['koffi'],
-    plugins: [splitOffTracing],
+    plugins: [splitOff],
     define: { 'process.env.CRIBUS_VERSION': JSON.stringify(version) },
     banner: {
       js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
@@ -74,8 +79,9 @@ function entryPoints() {
       if (name.endsWith('.thread.ts')) entries[basename(name, '.ts')] = name;
     }
   }
-  const tracing = join(root, 'packages/chassis/src/tracing-sdk.ts');
-  if (existsSync(tracing)) entries['tracing-sdk'] = tracing;
+  for (const file of SPLIT_OFF) {
+    if (existsSync(join(root, file))) entries[basename(file, '.ts')] = file;
+  }
   return Object.fromEntries(
     Object.entries(entries).filter(([, file]) => existsSync(join(root, file)) || existsSync(file)),
   );

@@ -36,6 +36,10 @@ function urlOf(...schemes: readonly string[]) {
 }
 
 const absolutePath = v.pipe(v.string(), v.regex(/^\//, 'must be an absolute path'));
+const absolutePathOrNone = v.pipe(
+  v.string(),
+  v.regex(/^(\/.*)?$/, 'must be an absolute path or empty'),
+);
 const port = wholeWithin(0, 65_535);
 const name = v.pipe(
   v.string(),
@@ -56,6 +60,19 @@ export const RuntimeHandlerSchema = v.strictObject({
       "gVisor's --network: auto tries sandbox (netstack), then host in the pod's own network namespace.",
     ),
     'auto',
+  ),
+  image_platform: v.optional(
+    key(
+      v.pipe(
+        v.string(),
+        v.regex(
+          /^(?:[a-z0-9]+\/[a-z0-9_]+(?:\/v[0-9]+)?)?$/,
+          'must be empty or like linux/arm64 or linux/arm/v7',
+        ),
+      ),
+      "Platform of this handler's images, as linux/arm64 or linux/arm/v7. Empty: this machine's.",
+    ),
+    '',
   ),
   extra_args: v.optional(
     key(texts, 'Further options in front of every command of the engine.'),
@@ -169,6 +186,17 @@ export const ConfigSchema = v.strictObject({
         key(within(1, 3600), 'A pull fails when no byte arrives for so long; seconds.'),
         60,
       ),
+      verifier: v.optional(
+        key(
+          absolutePathOrNone,
+          'A program that must agree to each image before it is fetched (docs/image-verification.md). Empty: none.',
+        ),
+        '',
+      ),
+      verifier_timeout_s: v.optional(
+        key(within(1, 600), 'It is killed, and the image refused, after so long; seconds.'),
+        10,
+      ),
       pinned: v.optional(
         key(texts, "Kept from the kubelet's garbage collection; exact or with a final *."),
         [],
@@ -189,6 +217,18 @@ export const ConfigSchema = v.strictObject({
           crun: { family: 'runc', engine: 'crun' },
           gvisor: { family: 'gvisor', engine: 'runsc' },
         },
+      ),
+    }),
+    {},
+  ),
+  cdi: v.optional(
+    v.strictObject({
+      spec_dirs: v.optional(
+        key(
+          v.array(absolutePath),
+          'Where CDI spec files (*.json, *.yaml) are read at each use; a later directory has precedence.',
+        ),
+        ['/etc/cdi', '/var/run/cdi'],
       ),
     }),
     {},

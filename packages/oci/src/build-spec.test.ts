@@ -211,7 +211,6 @@ describe('buildContainerSpec', () => {
           sandbox: { linux: {} },
         },
         'relative masked path': { security: { maskedPaths: ['proc'] } },
-        'CDI device': { container: { CDIDevices: [{ name: 'a/b=c' }] } },
       },
       ({ spec, notes }) => ({
         apparmor: spec.process.apparmorProfile,

@@ -1,13 +1,13 @@
 // From a CRI container configuration to the OCI runtime configuration of its process. Pure: all
 // that must be read from the host or the image is in the input.
 
-import { Failure } from '@cribus/contracts/failure.ts';
 import {
   type ContainerUser,
   LinuxContainerSecurityContext,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { containerAnnotations } from './annotations.ts';
 import { buildCapabilities } from './capabilities.ts';
+import { applyCdiEdits } from './cdi/apply-edits.ts';
 import { buildDevices } from './devices.ts';
 import { type Invalid, invalidOf } from './invalid-field.ts';
 import { buildMounts } from './mounts.ts';
@@ -25,9 +25,9 @@ import { resolveUser } from './user.ts';
  * Builds the spec of one container.
  *
  * @throws Failure invalid_argument naming container and field for what is wrong regardless of
- * state; wrong_state for a profile that this host can't apply; unsupported for CDI devices;
- * kubelet_reason RROUnsupported where recursive read-only mounts are asked of a handler without
- * them.
+ * state; wrong_state for a profile that this host can't apply or a CDI device that it hasn't;
+ * unsupported for what the handler can't; kubelet_reason RROUnsupported where recursive read-only
+ * mounts are asked of a handler without them.
  */
 export function buildContainerSpec(input: SpecInput): BuiltSpec {
   const { container } = input;
@@ -57,7 +57,7 @@ export function buildContainerSpec(input: SpecInput): BuiltSpec {
     requested: container.stopSignal,
     image: input.image.config.StopSignal ?? '',
   });
-  const spec: Spec = {
+  const plain: Spec = {
     ociVersion: input.host.ociVersion,
     process: process.process,
     root: { path: input.rootfs, readonly: security.readonlyRootfs },
@@ -78,9 +78,13 @@ export function buildContainerSpec(input: SpecInput): BuiltSpec {
       ...(mountLabel === undefined ? {} : { mountLabel }),
     },
   };
+  const spec =
+    input.cdi === undefined
+      ? plain
+      : applyCdiEdits(plain, { ...input.cdi, host: input.host }, invalid);
   return {
     spec,
-    user: containerUser(process.process.user),
+    user: containerUser(spec.process.user),
     mounts: mounts.effective,
     stopSignal: stop.signal,
     notes: [...process.notes, ...limits.notes, ...stop.notes],
@@ -103,12 +107,6 @@ function checkAllowed(
     if (relative !== undefined) {
       throw invalid(field, `${JSON.stringify(relative)} is not an absolute path`);
     }
-  }
-  if (input.container.CDIDevices.length > 0) {
-    throw new Failure(
-      'unsupported',
-      invalid('CDI_devices', 'CDI devices are not supported').message,
-    );
   }
 }
 

@@ -1,6 +1,7 @@
 // The device nodes of a container and which devices its cgroup lets it use.
 
 import { posix } from 'node:path';
+import { Failure } from '@cribus/contracts/failure.ts';
 import type { Device } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { type Invalid, quoted } from './invalid-field.ts';
 import type { SpecDevice, SpecDeviceRule } from './spec.ts';
@@ -36,12 +37,16 @@ export interface BuiltDevices {
   readonly rules: readonly SpecDeviceRule[];
 }
 
-/** The request's devices, each allowed as asked; all of the host's for a privileged container. */
+/**
+ * The request's devices, each allowed as asked; all of the host's for a privileged container. Raises
+ * invalid_argument, or unsupported for a device that the handler can't give.
+ */
 export function buildDevices(input: SpecInput, invalid: Invalid): BuiltDevices {
   const privileged = input.container.linux?.securityContext?.privileged ?? false;
   const nodes = new Map<string, SpecDevice>();
   const rules: SpecDeviceRule[] = [];
-  if (privileged) {
+  const { devicePaths } = input.host;
+  if (privileged && devicePaths === undefined) {
     for (const node of input.host.devices) {
       if (!ENGINE_DEVICE.test(node.path)) nodes.set(node.path, { ...node });
     }
@@ -53,6 +58,10 @@ export function buildDevices(input: SpecInput, invalid: Invalid): BuiltDevices {
     const access = checkedAccess(device, field, invalid);
     for (const node of found) {
       const path = posix.join(target, posix.relative(source, node.path));
+      if (devicePaths !== undefined && !(devicePaths.includes(path) && node.path === path)) {
+        const why = `containers of this handler can have no ${quoted(path)}`;
+        throw new Failure('unsupported', invalid(field, why).message);
+      }
       nodes.set(path, { ...node, path });
       if (node.type === 'p') continue;
       rules.push({ allow: true, type: node.type, major: node.major, minor: node.minor, access });

@@ -35,7 +35,7 @@ export function buildMounts(input: SpecInput, invalid: Invalid): BuiltMounts {
   const requested = new Map<string, { readonly mount: Mount; readonly spec: SpecMount }>();
   for (const resolved of input.mounts) {
     const destination = checkedDestination(resolved.mount, invalid);
-    checkReadOnly(resolved.mount, input, invalid);
+    checkMode(resolved.mount, input, invalid);
     requested.delete(destination);
     requested.set(destination, {
       mount: resolved.mount,
@@ -141,8 +141,11 @@ function checkedDestination(mount: Mount, invalid: Invalid): string {
   return clean;
 }
 
-/** api.proto, Mount: recursive_read_only needs readonly and PRIVATE; images are only read. */
-function checkReadOnly(mount: Mount, input: SpecInput, invalid: Invalid): void {
+/**
+ * api.proto, Mount: recursive_read_only needs readonly and PRIVATE; images are only read. What the
+ * handler can't is refused.
+ */
+function checkMode(mount: Mount, input: SpecInput, invalid: Invalid): void {
   const field = `mounts[${quoted(mount.containerPath)}]`;
   const image = isImage(mount);
   if (image && mount.hostPath !== '') throw invalid(field, 'both image and host_path are given');
@@ -152,6 +155,13 @@ function checkReadOnly(mount: Mount, input: SpecInput, invalid: Invalid): void {
   }
   if (image && mount.propagation === MountPropagation.PROPAGATION_BIDIRECTIONAL) {
     throw invalid(field, 'an image has no mounts to propagate');
+  }
+  if (
+    mount.propagation === MountPropagation.PROPAGATION_BIDIRECTIONAL &&
+    input.host.bidirectionalMounts === false
+  ) {
+    const why = 'what containers of this handler mount is never seen by the host';
+    throw new Failure('unsupported', invalid(field, why).message);
   }
   if (!mount.recursiveReadOnly) return;
   if (!mount.readonly) throw invalid(field, 'recursive_read_only needs readonly');

@@ -8,8 +8,9 @@ import type {
   Mount,
   PodSandboxConfig,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
+import type { CdiInput } from './cdi/apply-edits.ts';
 import type { ImageConfig } from './image-config.ts';
-import type { Spec } from './spec.ts';
+import type { HookName, Spec } from './spec.ts';
 
 /** Facts of the host that decide what can be asked of the engine. */
 export interface HostFacts {
@@ -35,6 +36,14 @@ export interface HostFacts {
   readonly memoryMinBytes?: number;
   /** Whether kernel and engine do recursive read-only mounts. Absent: yes. */
   readonly recursiveReadOnlyMounts?: boolean;
+  /** Whether what a container mounts can be seen by the host. Absent: yes. */
+  readonly bidirectionalMounts?: boolean;
+  /** The only devices that a container can have; the engine makes them. Absent: the host's. */
+  readonly devicePaths?: readonly string[];
+  /** The hooks that the engine runs. Absent: all of them. */
+  readonly hooks?: readonly HookName[];
+  /** Whether kernel and engine can set Intel RDT's resources. Absent: no. */
+  readonly resctrl?: boolean;
   /** The AppArmor profile that is loaded for RuntimeDefault. Absent: none is. */
   readonly appArmorDefaultProfile?: string;
   /** Names of the loaded AppArmor profiles. Absent: unknown, and the engine will tell. */
@@ -99,6 +108,8 @@ export interface SpecInput {
   readonly hostname?: string;
   /** Devices of the request. Absent: their host paths are looked up in `host.devices`. */
   readonly devices?: readonly ResolvedDevice[];
+  /** What the request's CDI devices change. Absent: it names none. */
+  readonly cdi?: CdiInput;
   /** /etc/passwd and /etc/group of the root filesystem; empty where absent. */
   readonly passwd: string;
   readonly group: string;

@@ -9,6 +9,29 @@ export interface Spec {
   readonly mounts: readonly SpecMount[];
   readonly annotations: Readonly<Record<string, string>>;
   readonly linux: SpecLinux;
+  readonly hooks?: SpecHooks;
+}
+
+/** In the order of a container's life; prestart is createRuntime's older name (config.md). */
+export const HOOK_NAMES = [
+  'prestart',
+  'createRuntime',
+  'createContainer',
+  'startContainer',
+  'poststart',
+  'poststop',
+] as const;
+export type HookName = (typeof HOOK_NAMES)[number];
+export type SpecHooks = Readonly<Partial<Record<HookName, readonly SpecHook[]>>>;
+
+export interface SpecHook {
+  /** Absolute, on the host but for startContainer. */
+  readonly path: string;
+  /** With the program's own name as the first. */
+  readonly args?: readonly string[];
+  readonly env?: readonly string[];
+  /** Seconds. */
+  readonly timeout?: number;
 }
 
 export interface SpecProcess {
@@ -85,6 +108,17 @@ export interface SpecLinux {
   readonly seccomp?: SpecSeccomp;
   readonly mountLabel?: string;
   readonly sysctl?: Readonly<Record<string, string>>;
+  readonly intelRdt?: SpecIntelRdt;
+}
+
+export interface SpecIntelRdt {
+  readonly closID?: string;
+  readonly l3CacheSchema?: string;
+  readonly memBwSchema?: string;
+  readonly schemata?: readonly string[];
+  readonly enableMonitoring?: boolean;
+  readonly enableCMT?: boolean;
+  readonly enableMBM?: boolean;
 }
 
 export interface SpecDevice {

@@ -20,8 +20,10 @@ import { isAlive } from '@cribus/host/processes.ts';
 import { buildContainerSpec } from '@cribus/oci/build-spec.ts';
 import type { ImageConfig } from '@cribus/oci/image-config.ts';
 import type { BuiltSpec, HostFacts, NamespacePaths } from '@cribus/oci/spec-input.ts';
+import { readCdiDevices } from './cdi-devices.ts';
 import { listHostDevices } from './host-facts.ts';
 import type { ImageVolumes } from './image-volumes.ts';
+import { resolveDevices } from './request-devices.ts';
 import { resolveMounts } from './request-mounts.ts';
 import { makeDirectoryInRootfs, readInRootfs } from './rootfs-files.ts';
 import { makeReachable, mapVolumes, userNamespaceOf } from './user-namespace.ts';
@@ -50,14 +52,17 @@ export async function writeContainerSpec(
     throw new Failure('invalid_argument', `container ${record.id} has no configuration`);
   }
   const places = placesOf(worker, record.id);
-  const wantsDevices =
-    config.linux?.securityContext?.privileged === true || config.devices.length > 0;
-  const [mounts, passwd, group, devices, localhostSeccomp] = await Promise.all([
+  const privileged = config.linux?.securityContext?.privileged === true;
+  const [mounts, passwd, group, devices, localhostSeccomp, cdi] = await Promise.all([
     resolveMounts(record.id, config.mounts, request.imageVolumes),
     readInRootfs(places.rootfs, '/etc/passwd'),
     readInRootfs(places.rootfs, '/etc/group'),
-    wantsDevices ? listHostDevices() : [],
+    privileged ? listHostDevices() : [],
     readLocalhostSeccomp(record),
+    readCdiDevices(config, {
+      directories: worker.service.config.cdi.spec_dirs,
+      log: worker.service.log,
+    }),
   ]);
   const pod = userNamespaceOf(sandbox);
   const directory = join(places.bundle, MAPPED_VOLUMES);
@@ -74,10 +79,12 @@ export async function writeContainerSpec(
     sandboxFiles: sandboxFiles(worker, sandbox),
     passwd,
     group,
+    devices: resolveDevices(record.id, config.devices),
     host: { ...facts, devices },
     cgroupsPath: cgroupsPath(worker, sandboxConfig, record.id),
     annotations: allowedAnnotations(worker, sandboxConfig, record),
     ...(localhostSeccomp === undefined ? {} : { localhostSeccomp }),
+    ...(cdi === undefined ? {} : { cdi }),
   });
   const role = {
     kind: 'container',

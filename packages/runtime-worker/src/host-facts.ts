@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { boundingCapabilities, oomScoreAdjFloor } from '@cribus/host/capabilities.ts';
 import type { CgroupHost } from '@cribus/host/cgroups.ts';
-import { listDevices } from '@cribus/host/devices.ts';
+import { type DeviceNode, listDevices } from '@cribus/host/devices.ts';
 import { CAPABILITIES } from '@cribus/oci/capabilities.ts';
 import type { HostDevice, HostFacts } from '@cribus/oci/spec-input.ts';
 import type { RuntimeDriver } from './driver.ts';
@@ -29,6 +29,8 @@ export function readHostFacts(options: {
       cgroups.version === 'v2' || existsSync('/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes'),
     hugetlb: cgroups.controllers.includes('hugetlb'),
     recursiveReadOnlyMounts: driver.features.recursiveReadOnlyMounts,
+    resctrl: driver.family === 'runc' && existsSync('/sys/fs/resctrl/schemata'),
+    ...driver.restrictions,
   };
 }
 
@@ -40,7 +42,12 @@ const DEVICE_LETTERS = { char: 'c', block: 'b', fifo: 'p' } as const;
 
 /** Every device node below /dev, as the spec builder wants them. */
 export function listHostDevices(): HostDevice[] {
-  return listDevices().map((device) => ({
+  return listDevices().map(hostDevice);
+}
+
+/** A device node as the spec builder wants it. */
+export function hostDevice(device: DeviceNode): HostDevice {
+  return {
     path: device.path,
     type: DEVICE_LETTERS[device.type],
     major: device.major,
@@ -48,5 +55,5 @@ export function listHostDevices(): HostDevice[] {
     fileMode: device.mode,
     uid: device.uid,
     gid: device.gid,
-  }));
+  };
 }

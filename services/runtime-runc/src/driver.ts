@@ -91,7 +91,6 @@ interface Probed {
 
 /** The driver as data. */
 export function describeDriver(probed: Probed): RuntimeDriver {
-  const { features } = probed;
   return {
     family: 'runc',
     enginePath: probed.enginePath,
