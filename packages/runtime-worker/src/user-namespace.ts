@@ -198,9 +198,12 @@ export function withdraw(id: string): void {
   }
 }
 
-/** Takes away what only the engine's create needs: the container has mounts of its own by then. */
+/**
+ * Unmounts what only the engine's create needs: the container has mounts of its own by then. The empty
+ * directory stays, for runc's exec changes into it (libcontainer, commandTemplate).
+ */
 export function endMapping(id: string, directory: string): void {
-  withdraw(id);
+  unmount(join(REACHABLE, id, 'rootfs'));
   if (!existsSync(directory)) return;
   for (const name of readdirSync(directory)) unmount(join(directory, name));
 }
