@@ -59,8 +59,12 @@ const webSockets = new WebSocketServer({
   noServer: true,
   perMessageDeflate: false,
   maxPayload: MESSAGE_BYTES_MAX,
-  // It was chosen before: the request holds no other.
-  handleProtocols: (protocols) => [...protocols][0] ?? false,
+});
+/** Subprotocols that were chosen: the library would refuse the tunnel's, which has a slash in it. */
+const chosenProtocols = new WeakMap<IncomingMessage, string>();
+webSockets.on('headers', (headers, request) => {
+  const protocol = chosenProtocols.get(request);
+  if (protocol !== undefined) headers.push(`Sec-WebSocket-Protocol: ${protocol}`);
 });
 
 /** Serves the stream of one upgrade request; answers when it is over. Raises nothing. */
@@ -149,8 +153,8 @@ async function serveWebSocket(
     refuseUpgrade(socket, 400, 'the query parameter "port" is required: 1 to 65535');
     return;
   }
-  if (protocol === '') delete request.headers['sec-websocket-protocol'];
-  else request.headers['sec-websocket-protocol'] = protocol;
+  delete request.headers['sec-websocket-protocol'];
+  if (protocol !== '') chosenProtocols.set(request, protocol);
   const ws = await upgraded({ request, socket, head });
   if (ws === undefined || !(socket instanceof Socket)) return;
   ws.on('error', () => socket.destroy());
