@@ -567,7 +567,11 @@ export interface ContainerUsage {
   /** A sandbox's own process: counted for its pod, never listed. */
   sandboxProcess: boolean;
   writableLayer: LayerUsage | undefined;
-  processes: ProcessFigures | undefined;
+  processes:
+    | ProcessFigures
+    | undefined;
+  /** Its use is part of the use of the sandbox's own process. */
+  insideSandboxProcess: boolean;
 }
 
 export interface InterfaceUsage {
@@ -6493,6 +6497,7 @@ function createBaseContainerUsage(): ContainerUsage {
     sandboxProcess: false,
     writableLayer: undefined,
     processes: undefined,
+    insideSandboxProcess: false,
   };
 }
 
@@ -6515,6 +6520,9 @@ export const ContainerUsage: MessageFns<ContainerUsage> = {
     }
     if (message.processes !== undefined) {
       ProcessFigures.encode(message.processes, writer.uint32(50).fork()).join();
+    }
+    if (message.insideSandboxProcess !== false) {
+      writer.uint32(56).bool(message.insideSandboxProcess);
     }
     return writer;
   },
@@ -6580,6 +6588,14 @@ export const ContainerUsage: MessageFns<ContainerUsage> = {
             message.processes = ProcessFigures.decode(reader, reader.uint32());
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.insideSandboxProcess = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6616,6 +6632,11 @@ export const ContainerUsage: MessageFns<ContainerUsage> = {
         ? LayerUsage.fromJSON(object.writable_layer)
         : undefined,
       processes: isSet(object.processes) ? ProcessFigures.fromJSON(object.processes) : undefined,
+      insideSandboxProcess: isSet(object.insideSandboxProcess)
+        ? globalThis.Boolean(object.insideSandboxProcess)
+        : isSet(object.inside_sandbox_process)
+        ? globalThis.Boolean(object.inside_sandbox_process)
+        : false,
     };
   },
 
@@ -6639,6 +6660,9 @@ export const ContainerUsage: MessageFns<ContainerUsage> = {
     if (message.processes !== undefined) {
       obj.processes = ProcessFigures.toJSON(message.processes);
     }
+    if (message.insideSandboxProcess !== false) {
+      obj.insideSandboxProcess = message.insideSandboxProcess;
+    }
     return obj;
   },
 
@@ -6659,6 +6683,7 @@ export const ContainerUsage: MessageFns<ContainerUsage> = {
     message.processes = (object.processes !== undefined && object.processes !== null)
       ? ProcessFigures.fromPartial(object.processes)
       : undefined;
+    message.insideSandboxProcess = object.insideSandboxProcess ?? false;
     return message;
   },
 };
