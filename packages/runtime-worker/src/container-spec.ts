@@ -195,9 +195,18 @@ export function allowedAnnotations(
 ): Record<string, string> {
   const handler = worker.service.config.runtimes.handlers[worker.handler];
   return {
-    ...pick(sandbox.annotations, handler?.pod_annotations ?? []),
+    ...allowedSandboxAnnotations(worker, sandbox),
     ...pick(record.config?.annotations ?? {}, handler?.container_annotations ?? []),
   };
+}
+
+/** The pod's own, for its containers and for its process: a Sentry reads its flags there. */
+export function allowedSandboxAnnotations(
+  worker: Worker,
+  sandbox: PodSandboxConfig,
+): Record<string, string> {
+  const handler = worker.service.config.runtimes.handlers[worker.handler];
+  return pick(sandbox.annotations, handler?.pod_annotations ?? []);
 }
 
 function pick(

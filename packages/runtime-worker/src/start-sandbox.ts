@@ -20,12 +20,13 @@ import { isAlive } from '@cribus/host/processes.ts';
 import { resolveCommand } from '@cribus/host/spawn.ts';
 import { buildSandboxSpec } from '@cribus/oci/build-sandbox-spec.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
-import { cgroupsPath } from './container-spec.ts';
+import { allowedSandboxAnnotations, cgroupsPath } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
 import { CONTAINER_RECORD_FORMAT, discard } from './create-container.ts';
 import { refuseHostProcesses } from './host-processes.ts';
 import { makeOrUndo } from './make-or-undo.ts';
 import { removeOne } from './remove-container.ts';
+import { refuseSysctls } from './sandbox-sysctls.ts';
 import { makeReachable, refuseUserNamespace, userNamespaceOf, withdraw } from './user-namespace.ts';
 import { placesOf, stamp, type Worker } from './worker.ts';
 
@@ -41,6 +42,7 @@ export function startSandbox(worker: Worker, facts: () => HostFacts): VerbHandle
       throw new Failure('unavailable', worker.driver.unavailable, { stage: worker.handler });
     }
     refuseHostProcesses(worker, sandbox.config?.linux?.securityContext?.namespaceOptions);
+    refuseSysctls(worker, sandbox.config?.linux?.sysctls ?? {});
     refuseUserNamespace(worker, sandbox);
     worker.fenced.delete(sandbox.id);
     if (!wantsProcess(worker, sandbox)) return { process: undefined };
@@ -151,7 +153,7 @@ async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<rea
     ...(pod === undefined ? {} : { uidMappings: pod.uids, gidMappings: pod.gids }),
     host: facts,
     cgroupsPath: cgroupsPath(worker, config, sandbox.id),
-    annotations: {},
+    annotations: allowedSandboxAnnotations(worker, config),
   });
   const role = { kind: 'sandbox-process', sandboxId: sandbox.id, name: '' } as const;
   const spec = worker.driver.amendSpec(built.spec, role);

@@ -421,6 +421,37 @@ exec nsenter --net=${hostNet} ${PLUGINS}/${type}\n`;
     return manager();
   }
 
+  it('tries a CNI DEL that failed again, at growing distances, and says so in the record', async () => {
+    await manager();
+    await worker();
+    const { id } = await run(pod('stuck'));
+    const broken = join(root, 'bin', 'bridge');
+    const script = await readFile(broken, 'utf8');
+    await writeFile(
+      broken,
+      `#!/bin/sh\ndate +%s%3N >>${root}/tries; echo out of order >&2; exit 3\n`,
+    );
+    await assert.rejects(ask('stop-pod-sandbox', byId(id)), /CNI DEL \(bridge\).*out of order/);
+    const record = await get(id);
+    assert.equal(record?.phase, SandboxPhase.STOPPING);
+    assert.match(record?.reason ?? '', /^being stopped, .*CNI DEL \(bridge\).*out of order/);
+    const tries = async () =>
+      (await readFile(`${root}/tries`, 'utf8')).trim().split('\n').map(Number);
+    const end = systemClock.monotonicMs() + 10_000;
+    while ((await tries()).length < 4) {
+      assert.ok(systemClock.monotonicMs() < end, 'it is not tried again');
+      await systemClock.sleep(50);
+    }
+    const [, first = 0, second = 0, third = 0] = await tries();
+    assert.ok(third - second > second - first + 500, `at ${first}, ${second}, ${third}`);
+    await writeFile(broken, script);
+    // A caller needn't wait for the next one.
+    await ask('stop-pod-sandbox', byId(id));
+    assert.equal((await get(id))?.reason, 'stopped');
+    assert.deepEqual(await leases(), []);
+    await ask('remove-pod-sandbox', byId(id));
+  });
+
   it('resumes a stop when the worker is back, and takes note of an exit', async () => {
     await manager();
     const { service } = await worker();

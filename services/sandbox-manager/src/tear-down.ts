@@ -111,7 +111,8 @@ function cgroupOf(deps: SandboxDeps, record: SandboxRecord): string | undefined 
 /**
  * Stops a sandbox: its worker kills the containers while the network is detached, then the
  * namespaces go. Leaves it NOTREADY, or REMOVING where that is what the stop is for. Raises
- * unavailable when the worker is down; what was released stays released, and a retry goes on.
+ * unavailable when the worker is down, and a plugin's failure; what was released stays released, a
+ * retry goes on (resumption.ts has them in growing distances), and the record says what failed.
  * The caller holds the sandbox's lock.
  */
 export async function stopSandbox(
@@ -135,18 +136,27 @@ export async function stopSandbox(
     askWorker(caller, 'stop-sandbox', { record, request: { podSandboxId: id } }),
     detachNetwork(deps, caller, record),
   ]);
-  const done = worker.status === 'fulfilled' && network.status === 'fulfilled';
+  const failures = [worker, network].flatMap((end) =>
+    end.status === 'rejected' ? [errorText(end.reason)] : [],
+  );
+  const done = failures.length === 0;
   if (done) await removePins(deps, record);
   await updateSandbox(deps, {
     id,
     changed,
     change: (current) => ({
       ...(network.status === 'fulfilled' ? detached(current) : {}),
-      ...(done ? { phase: removing ? begin.phase : SandboxPhase.NOTREADY, reason: STOPPED } : {}),
+      ...(done
+        ? { phase: removing ? begin.phase : SandboxPhase.NOTREADY, reason: STOPPED }
+        : { reason: `${begin.reason}, and tried again after: ${failures.join('; ')}` }),
     }),
   });
   if (worker.status === 'rejected') throw worker.reason;
   if (network.status === 'rejected') throw network.reason;
+}
+
+function errorText(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** A DEL is not owed any more; the addresses stay for a person to see. */
