@@ -55,6 +55,7 @@ export function sampleContainers(worker: Worker): VerbHandler<'sample-containers
           containerId: record.id,
           podSandboxId: record.sandboxId,
           sandboxProcess: record.sandboxProcess,
+          insideSandboxProcess: engine !== undefined && !record.sandboxProcess,
           ...(cgroup === undefined ? {} : { cgroup }),
           ...(processes === undefined ? {} : { processes }),
           ...(writableLayer === undefined ? {} : { writableLayer }),

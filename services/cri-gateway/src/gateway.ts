@@ -6,6 +6,7 @@ import type { Failure } from '@cribus/contracts/failure.ts';
 import type { OwnerName, RequestOf, ResponseOf, VerbName } from '@cribus/contracts/subjects.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import type { EventHub } from './events/event-hub.ts';
+import type { Statistics } from './stats/statistics.ts';
 import type { StreamAsk } from './streaming/ask.ts';
 import type { Feed } from './view/feed.ts';
 import type { NodeView } from './view/node-view.ts';
@@ -18,6 +19,7 @@ export interface Gateway {
   readonly view: NodeView;
   readonly owners: Owners;
   readonly feed: Feed;
+  readonly statistics: Statistics;
   readonly events: EventHub;
   /** Where a stream can be had, once, for a minute. Raises limit when too many wait. */
   readonly streamUrl: (ask: StreamAsk) => string;

@@ -5,8 +5,9 @@ import { runService } from '@cribus/chassis/service.ts';
 import { createEventHub } from './events/event-hub.ts';
 import type { Gateway } from './gateway.ts';
 import { serveCri } from './server.ts';
-import { readRecordsOnDisk } from './view/disk.ts';
+import { createStatistics } from './stats/statistics.ts';
 import { serveStreams } from './streaming/serve-streams.ts';
+import { readRecordsOnDisk } from './view/disk.ts';
 import { createFeed, type FeedSources } from './view/feed.ts';
 import { exportViewMetrics } from './view/metrics.ts';
 import { createNodeView } from './view/node-view.ts';
@@ -60,7 +61,17 @@ await runService('cri-gateway', async (service) => {
 
   const events = createEventHub({ view, clock, metrics: service.metrics });
   const streamUrl = await serveStreams(service, { view, owners });
-  const known = { view, owners, feed, events };
+  const statistics = createStatistics({
+    view,
+    owners,
+    clock,
+    stopping: service.stopping,
+    background: service.background,
+    ask: async (verb, request, options) =>
+      (await bus.ask(verb, request, { ...options, requestId: randomUUID() })).result,
+    log,
+  });
+  const known = { view, owners, feed, events, statistics };
   const gateway: Gateway = { config, version: service.version, clock, ...known, streamUrl };
   const [listenFd] = service.listenFds;
   const serving = { gateway, bus, log, metrics: service.metrics };

@@ -7,6 +7,7 @@ import type {
 } from '@cribus/contracts/gen/cri/v1/services.ts';
 import type { Gateway, StreamVerb, Verb } from './gateway.ts';
 import { attach } from './verbs/attach.ts';
+import { containerStats } from './verbs/container-stats.ts';
 import { containerStatus } from './verbs/container-status.ts';
 import { createContainer } from './verbs/create-container.ts';
 import { exec } from './verbs/exec.ts';
@@ -14,9 +15,14 @@ import { execSync } from './verbs/exec-sync.ts';
 import { getContainerEvents } from './verbs/get-container-events.ts';
 import { imageFsInfo } from './verbs/image-fs-info.ts';
 import { imageStatus } from './verbs/image-status.ts';
+import { listContainerStats } from './verbs/list-container-stats.ts';
 import { listContainers } from './verbs/list-containers.ts';
 import { listImages } from './verbs/list-images.ts';
+import { listMetricDescriptors } from './verbs/list-metric-descriptors.ts';
 import { listPodSandbox } from './verbs/list-pod-sandbox.ts';
+import { listPodSandboxMetrics } from './verbs/list-pod-sandbox-metrics.ts';
+import { listPodSandboxStats } from './verbs/list-pod-sandbox-stats.ts';
+import { podSandboxStats } from './verbs/pod-sandbox-stats.ts';
 import { podSandboxStatus } from './verbs/pod-sandbox-status.ts';
 import { portForward } from './verbs/port-forward.ts';
 import { pullImage } from './verbs/pull-image.ts';
@@ -49,6 +55,7 @@ type EncodedMethod =
   | 'listPodSandbox'
   | 'listContainers'
   | 'listImages'
+  | 'listPodSandboxMetrics'
   | 'getContainerEvents'
   | 'streamPodSandboxes'
   | 'streamContainers'
@@ -90,6 +97,7 @@ export const ENCODED_METHODS: ReadonlySet<string> = new Set<EncodedMethod>([
   'listPodSandbox',
   'listContainers',
   'listImages',
+  'listPodSandboxMetrics',
   'getContainerEvents',
   'streamPodSandboxes',
   'streamContainers',
@@ -113,7 +121,6 @@ function streams<Request, Message>(
   return { stream, endless: false };
 }
 
-const STATISTICS = 'statistics are not served yet';
 // One UNIMPLEMENTED of these turns all of them off in a client, which then lists (cri-client).
 const LIST_STREAMING = 'streamed lists are not served yet; use the plain list';
 
@@ -140,7 +147,7 @@ export function criVerbs(gateway: Gateway): CriVerbTable {
     reopenContainerLog: changes(reopenContainerLog(gateway)),
     execSync: changes(execSync(gateway)),
 
-    pullImage: changes(pullImage()),
+    pullImage: changes(pullImage(gateway)),
     imageStatus: reads(imageStatus(gateway)),
     listImages: reads(listImages(gateway)),
     removeImage: changes(removeImage()),
@@ -149,12 +156,12 @@ export function criVerbs(gateway: Gateway): CriVerbTable {
     exec: reads(exec(gateway)),
     attach: reads(attach(gateway)),
     portForward: reads(portForward(gateway)),
-    containerStats: { missing: STATISTICS },
-    listContainerStats: { missing: STATISTICS },
-    podSandboxStats: { missing: STATISTICS },
-    listPodSandboxStats: { missing: STATISTICS },
-    listMetricDescriptors: { missing: STATISTICS },
-    listPodSandboxMetrics: { missing: STATISTICS },
+    containerStats: reads(containerStats(gateway)),
+    listContainerStats: reads(listContainerStats(gateway)),
+    podSandboxStats: reads(podSandboxStats(gateway)),
+    listPodSandboxStats: reads(listPodSandboxStats(gateway)),
+    listMetricDescriptors: reads(listMetricDescriptors()),
+    listPodSandboxMetrics: reads(listPodSandboxMetrics(gateway)),
     updateContainerResources: changes(updateContainerResources(gateway)),
     updatePodSandboxResources: changes(updatePodSandboxResources(gateway)),
     checkpointContainer: { missing: 'checkpoints are not served yet' },

@@ -28,6 +28,7 @@ import { type CallOptions, type Client, credentials, type MethodDefinition } fro
 import { createEventHub } from '../events/event-hub.ts';
 import type { Gateway } from '../gateway.ts';
 import { serveCri } from '../server.ts';
+import { createStatistics } from '../stats/statistics.ts';
 import type { CriMethods } from '../verb-table.ts';
 import { createFeed } from '../view/feed.ts';
 import { createNodeView } from '../view/node-view.ts';
@@ -108,6 +109,16 @@ export async function startGateway(
     view,
     owners,
     feed,
+    statistics: createStatistics({
+      view,
+      owners,
+      clock: systemClock,
+      stopping: stopping.signal,
+      background: (_name, work) => void work,
+      ask: async (verb, request, options) =>
+        (await bus.ask(verb, request, { ...options, requestId: 'statistics' })).result,
+      log: silent,
+    }),
     streamUrl: ({ kind }) => `http://127.0.0.1:1/${kind}/token`,
     events,
   };

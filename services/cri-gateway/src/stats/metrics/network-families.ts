@@ -1,0 +1,40 @@
+// Traffic of a pod by interface, and its sockets by state.
+
+import type { InterfaceUsage, SocketCount } from '@cribus/contracts/gen/node/v1/records.ts';
+import { counter, type Family, gauge } from './family.ts';
+
+export const NETWORK_FAMILIES: readonly Family[] = [
+  traffic('receive_bytes_total', 'Bytes received.', (of) => of.rxBytes),
+  traffic('receive_packets_total', 'Packets received.', (of) => of.rxPackets),
+  traffic('receive_packets_dropped_total', 'Packets received and dropped.', (of) => of.rxDropped),
+  traffic('receive_errors_total', 'Errors while receiving.', (of) => of.rxErrors),
+  traffic('transmit_bytes_total', 'Bytes sent.', (of) => of.txBytes),
+  traffic('transmit_packets_total', 'Packets sent.', (of) => of.txPackets),
+  traffic(
+    'transmit_packets_dropped_total',
+    'Packets dropped before sending.',
+    (of) => of.txDropped,
+  ),
+  traffic('transmit_errors_total', 'Errors while sending.', (of) => of.txErrors),
+  sockets('tcp', 'tcp_state'),
+  sockets('tcp6', 'tcp_state'),
+  sockets('udp', 'udp_state'),
+  sockets('udp6', 'udp_state'),
+];
+
+function traffic(name: string, help: string, pick: (of: InterfaceUsage) => bigint): Family {
+  return counter(`container_network_${name}`, { help, labels: ['interface'] }, ({ network }) =>
+    (network?.interfaces ?? []).map((of) => ({ value: pick(of), labels: [of.name] })),
+  );
+}
+
+function sockets(protocol: SocketCount['protocol'], label: string): Family {
+  return gauge(
+    `container_network_${protocol}_usage_total`,
+    { help: `Sockets of ${protocol} by state.`, labels: [label], extra: true },
+    ({ network }) =>
+      (network?.sockets ?? [])
+        .filter((of) => of.protocol === protocol)
+        .map(({ state, count }) => ({ value: count, labels: [state] })),
+  );
+}

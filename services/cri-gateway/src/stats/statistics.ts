@@ -1,0 +1,262 @@
+// Samples of the whole node, taken once a second in the background, but only while somebody asks for
+// statistics: a node that nobody watches does nothing.
+//
+//   idle --asked--> sampling every second --a minute without an ask--> idle, samples forgotten
+
+import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import {
+  type OwnerName,
+  type RequestOf,
+  type ResponseOf,
+  runtimeOwner,
+  SANDBOX_MANAGER,
+} from '@cribus/contracts/subjects.ts';
+import type { Clock } from '@cribus/host/clock.ts';
+import type { NodeView } from '../view/node-view.ts';
+import type { Owners } from '../view/owners.ts';
+import { type ContainerSample, nextSample, type SandboxSample } from './samples.ts';
+
+/** Sampling goes on so long after the last ask: the kubelet asks every ten seconds, people less. */
+const GOES_ON_MS = 60_000;
+const EVERY_MS = 1_000;
+/** The second reading comes sooner, so that rates are there soon. */
+const SECOND_AFTER_MS = 300;
+/** What only metrics show is read less often: it costs ten times as much. */
+const DETAILS_EVERY_MS = 5_000;
+/** A sample is recent for so long; then the loop is behind, and an ask takes its own. */
+const RECENT_MS = 2_500;
+/** An ask waits so long at most for a sample; what is not there then is left out. */
+const WAIT_MS = 3_000;
+/** An owner has so long for one sample. */
+const SAMPLE_BUDGET_MS = 8_000;
+/** After a failure nobody waits for that owner for so long. */
+const SPARED_MS = 2_000;
+/** An owner with more pages than that is broken. */
+const PAGES_MAX = 1_000;
+
+type SampleVerb = 'sample-containers' | 'sample-sandboxes';
+
+export interface StatisticsOptions {
+  readonly view: NodeView;
+  readonly owners: Owners;
+  readonly clock: Clock;
+  readonly stopping: AbortSignal;
+  background(name: string, work: Promise<unknown>): void;
+  ask<V extends SampleVerb>(
+    verb: V,
+    request: RequestOf<V>,
+    options: { readonly owner: OwnerName; readonly signal: AbortSignal },
+  ): Promise<ResponseOf<V>>;
+  readonly log: { debug(fields: object, message: string): void };
+}
+
+export interface Statistics {
+  /**
+   * Says that somebody asks, and waits until there are recent samples of every owner that is there,
+   * three seconds at most. Rejects with the signal's reason.
+   */
+  recent(options: { readonly details: boolean; readonly signal: AbortSignal }): Promise<void>;
+  container(record: ContainerRecord): ContainerSample | undefined;
+  sandbox(id: string): SandboxSample | undefined;
+}
+
+interface OwnerSamples {
+  readonly containers: Map<string, ContainerSample>;
+  readonly sandboxes: Map<string, SandboxSample>;
+  running: { readonly details: boolean; readonly done: Promise<void> } | undefined;
+  /** Monotonic, of the last whole sample; undefined before the first and after a failure. */
+  sampledAtMs: number | undefined;
+  /** Wall clock at which it began. */
+  begunAtNs: bigint;
+  detailedAtMs: number | undefined;
+  failedAtMs: number | undefined;
+}
+
+/** Makes the sampler; it begins with the first ask. */
+export function createStatistics(options: StatisticsOptions): Statistics {
+  const { clock, owners, view, stopping } = options;
+  const states = new Map<OwnerName, OwnerSamples>();
+  let askedUntilMs = 0;
+  let detailsUntilMs = 0;
+  let looping = false;
+
+  const stateOf = (owner: OwnerName): OwnerSamples => {
+    const known = states.get(owner) ?? emptySamples();
+    states.set(owner, known);
+    return known;
+  };
+  const present = (): OwnerName[] =>
+    [
+      SANDBOX_MANAGER,
+      ...new Set([...owners.handlers(), ...view.handlersInUse()].map(runtimeOwner)),
+    ].filter((owner) => owners.isAlive(owner));
+  const sample = (owner: OwnerName, details: boolean): Promise<void> => {
+    const state = stateOf(owner);
+    const { running } = state;
+    if (running !== undefined) {
+      if (running.details || !details) return running.done;
+      return running.done.then(() => sample(owner, details));
+    }
+    const done = sampleOwner(options, { owner, state, details }).finally(() => {
+      state.running = undefined;
+    });
+    state.running = { details, done };
+    return done;
+  };
+  const detailsDue = (state: OwnerSamples): boolean =>
+    clock.monotonicMs() < detailsUntilMs &&
+    clock.monotonicMs() - (state.detailedAtMs ?? Number.NEGATIVE_INFINITY) >= DETAILS_EVERY_MS;
+  const loop = async (): Promise<void> => {
+    for (let pauseMs = SECOND_AFTER_MS; !stopping.aborted; ) {
+      await clock.sleep(pauseMs, stopping).catch(() => undefined);
+      if (stopping.aborted || clock.monotonicMs() >= askedUntilMs) break;
+      const startedMs = clock.monotonicMs();
+      for (const owner of states.keys()) if (!owners.isAlive(owner)) states.delete(owner);
+      for (const owner of present()) {
+        const state = stateOf(owner);
+        // One that is slow is not asked again meanwhile, and keeps nobody else waiting.
+        if (state.running === undefined) void sample(owner, detailsDue(state));
+      }
+      pauseMs = Math.max(0, EVERY_MS - (clock.monotonicMs() - startedMs));
+    }
+    looping = false;
+    states.clear();
+  };
+
+  return {
+    async recent({ details, signal }) {
+      askedUntilMs = clock.monotonicMs() + GOES_ON_MS;
+      if (details) detailsUntilMs = askedUntilMs;
+      const startedAt = lastStarts(view);
+      const waits = present().flatMap((owner) => {
+        const state = stateOf(owner);
+        const newest = startedAt.get(owner) ?? 0n;
+        return isStale(state, { details, newest, nowMs: clock.monotonicMs() })
+          ? [sample(owner, details)]
+          : [];
+      });
+      if (!looping) {
+        looping = true;
+        options.background('statistics', loop());
+      }
+      if (waits.length === 0) return;
+      const timer = new AbortController();
+      const limit = clock.sleep(WAIT_MS, AbortSignal.any([signal, stopping, timer.signal]));
+      // The samples may be there first, and then nobody listens to it.
+      limit.catch(() => undefined);
+      await Promise.race([Promise.all(waits), limit]);
+      timer.abort();
+    },
+    container: ({ id, handler }) => states.get(runtimeOwner(handler))?.containers.get(id),
+    sandbox: (id) => states.get(SANDBOX_MANAGER)?.sandboxes.get(id),
+  };
+}
+
+function emptySamples(): OwnerSamples {
+  return {
+    containers: new Map(),
+    sandboxes: new Map(),
+    running: undefined,
+    sampledAtMs: undefined,
+    begunAtNs: 0n,
+    detailedAtMs: undefined,
+    failedAtMs: undefined,
+  };
+}
+
+/** When the youngest running container of each worker started, and the youngest sandbox was made. */
+function lastStarts(view: NodeView): ReadonlyMap<OwnerName, bigint> {
+  const starts = new Map<OwnerName, bigint>();
+  const note = (owner: OwnerName, atNs: bigint): void => {
+    if (atNs > (starts.get(owner) ?? 0n)) starts.set(owner, atNs);
+  };
+  for (const { record } of view.containers()) {
+    if (record.phase !== ContainerPhase.RUNNING) continue;
+    note(runtimeOwner(record.handler), record.startedAtNs);
+  }
+  for (const { record } of view.sandboxes()) note(SANDBOX_MANAGER, record.createdAtNs);
+  return starts;
+}
+
+function isStale(
+  state: OwnerSamples,
+  need: { readonly details: boolean; readonly newest: bigint; readonly nowMs: number },
+): boolean {
+  const ageMs = (atMs: number | undefined) =>
+    atMs === undefined ? Number.POSITIVE_INFINITY : need.nowMs - atMs;
+  if (ageMs(state.failedAtMs) < SPARED_MS) return false;
+  if (ageMs(state.sampledAtMs) > RECENT_MS || state.begunAtNs < need.newest) return true;
+  return need.details && ageMs(state.detailedAtMs) > 2 * DETAILS_EVERY_MS;
+}
+
+/** Never rejects: an owner that can't be sampled has no samples. */
+async function sampleOwner(
+  options: StatisticsOptions,
+  { owner, state, details }: { owner: OwnerName; state: OwnerSamples; details: boolean },
+): Promise<void> {
+  const { clock, stopping, log } = options;
+  const signal = AbortSignal.any([stopping, clock.timeout(SAMPLE_BUDGET_MS)]);
+  const begunAtNs = clock.nowNs();
+  try {
+    const ask = { options, owner, state, details, signal };
+    if (owner === SANDBOX_MANAGER) await sampleSandboxes(ask);
+    else await sampleContainers(ask);
+    state.begunAtNs = begunAtNs;
+    state.sampledAtMs = clock.monotonicMs();
+    if (details) state.detailedAtMs = state.sampledAtMs;
+    state.failedAtMs = undefined;
+  } catch (error) {
+    state.containers.clear();
+    state.sandboxes.clear();
+    state.sampledAtMs = undefined;
+    state.detailedAtMs = undefined;
+    state.failedAtMs = clock.monotonicMs();
+    log.debug({ owner, error: String(error) }, 'an owner could not be sampled');
+  }
+}
+
+interface Ask {
+  readonly options: StatisticsOptions;
+  readonly owner: OwnerName;
+  readonly state: OwnerSamples;
+  readonly details: boolean;
+  readonly signal: AbortSignal;
+}
+
+async function sampleContainers({ options, owner, state, details, signal }: Ask): Promise<void> {
+  const seen = new Set<string>();
+  let pageToken = '';
+  for (let page = 0; page < PAGES_MAX; page += 1) {
+    const request = { details, pageToken };
+    const answer = await options.ask('sample-containers', request, { owner, signal });
+    for (const usage of answer.containers) {
+      const id = usage.containerId;
+      seen.add(id);
+      state.containers.set(id, nextSample(state.containers.get(id), usage));
+    }
+    pageToken = answer.nextPageToken;
+    if (pageToken === '') break;
+  }
+  keepOnly(state.containers, seen);
+}
+
+async function sampleSandboxes({ options, owner, state, details, signal }: Ask): Promise<void> {
+  const seen = new Set<string>();
+  let pageToken = '';
+  for (let page = 0; page < PAGES_MAX; page += 1) {
+    const request = { details, pageToken };
+    const answer = await options.ask('sample-sandboxes', request, { owner, signal });
+    for (const usage of answer.sandboxes) {
+      const id = usage.podSandboxId;
+      seen.add(id);
+      state.sandboxes.set(id, nextSample(state.sandboxes.get(id), usage));
+    }
+    pageToken = answer.nextPageToken;
+    if (pageToken === '') break;
+  }
+  keepOnly(state.sandboxes, seen);
+}
+
+function keepOnly(samples: Map<string, unknown>, seen: ReadonlySet<string>): void {
+  for (const id of samples.keys()) if (!seen.has(id)) samples.delete(id);
+}

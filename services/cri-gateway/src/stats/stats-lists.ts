@@ -1,0 +1,80 @@
+// Which objects a statistics request means, and what is known of them: for the plain and for the
+// streamed lists.
+
+import type {
+  ContainerStats,
+  ContainerStatsFilter,
+  PodSandboxStats,
+  PodSandboxStatsFilter,
+} from '@cribus/contracts/gen/cri/v1/api.ts';
+import { PodSandboxState } from '@cribus/contracts/gen/cri/v1/api.ts';
+import type { SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import { stackPaths } from '@cribus/contracts/paths.ts';
+import type { Gateway } from '../gateway.ts';
+import { filterId, matchesLabels } from '../verbs/lookup.ts';
+import { isContainerShown } from '../view/cri-container.ts';
+import { sandboxState } from '../view/cri-sandbox.ts';
+import { toContainerStats } from './container-stats.ts';
+import { toPodSandboxStats } from './sandbox-stats.ts';
+
+/** The filesystem of the writable layers is the one of the images, as ImageFsInfo says. */
+export function layersMountpoint(gateway: Gateway): string {
+  return stackPaths(gateway.config.roots).images;
+}
+
+/**
+ * The statistics of all containers that match; one that doesn't run has its writable layer only, and
+ * one whose worker is away neither. Raises unavailable until the view is complete.
+ */
+export async function containerStatsOf(
+  gateway: Gateway,
+  filter: ContainerStatsFilter | undefined,
+  signal: AbortSignal,
+): Promise<ContainerStats[]> {
+  gateway.feed.requirePrimed();
+  await gateway.statistics.recent({ details: false, signal });
+  const id = filterId(filter?.id ?? '', gateway.view.findContainer);
+  const sandboxId = filterId(filter?.podSandboxId ?? '', gateway.view.findSandbox);
+  const mountpoint = layersMountpoint(gateway);
+  return gateway.view
+    .containers()
+    .filter(
+      ({ record }) =>
+        (id === '' || record.id === id) &&
+        (sandboxId === '' || record.sandboxId === sandboxId) &&
+        matchesLabels(record.config?.labels, filter?.labelSelector),
+    )
+    .map(({ record }) =>
+      toContainerStats(record, gateway.statistics.container(record), mountpoint),
+    );
+}
+
+/** The statistics of all READY sandboxes that match. Raises unavailable until the view is complete. */
+export async function sandboxStatsOf(
+  gateway: Gateway,
+  filter: PodSandboxStatsFilter | undefined,
+  signal: AbortSignal,
+): Promise<PodSandboxStats[]> {
+  gateway.feed.requirePrimed();
+  await gateway.statistics.recent({ details: false, signal });
+  const id = filterId(filter?.id ?? '', gateway.view.findSandbox);
+  return gateway.view
+    .sandboxes()
+    .filter(
+      ({ record }) =>
+        sandboxState(record) === PodSandboxState.SANDBOX_READY &&
+        (id === '' || record.id === id) &&
+        matchesLabels(record.config?.labels, filter?.labelSelector),
+    )
+    .map(({ record }) => statsOfSandbox(gateway, record));
+}
+
+/** What is known of one sandbox now. */
+export function statsOfSandbox(gateway: Gateway, record: SandboxRecord): PodSandboxStats {
+  const containers = gateway.view
+    .containersOf(record.id)
+    .filter((one) => one.sandboxProcess || isContainerShown(one))
+    .map((one) => ({ record: one, sample: gateway.statistics.container(one) }));
+  const sample = gateway.statistics.sandbox(record.id);
+  return toPodSandboxStats({ record, sample, containers, mountpoint: layersMountpoint(gateway) });
+}
