@@ -2,6 +2,7 @@
 // used by the owner of the images and by whoever looks one up in a view.
 
 import { Failure } from './failure.ts';
+import { type Platform, rankOfImage } from './image-platform.ts';
 
 /** A reference in full: `docker.io/library/busybox` and a tag, a digest, or both. */
 export interface ImageReference {
@@ -117,14 +118,21 @@ export interface NamedImage {
   readonly id: string;
   readonly repoTags: readonly string[];
   readonly repoDigests: readonly string[];
+  /** As linux/arm64; without one it fits every machine. */
+  readonly platform?: string;
 }
 
 /**
  * The image that a name means: an id with or without `sha256:`, a tag, a digest, a short name
- * (`busybox`), or the unique beginning of an id. Undefined when there is none. Raises
- * invalid_argument for what can name no image.
+ * (`busybox`), or the unique beginning of an id. Undefined when there is none. Where several
+ * platforms share a tag or digest it is the image that fits `wanted` best, and none when none fits;
+ * an id means one image whatever is wanted. Raises invalid_argument for what can name no image.
  */
-export function findImage<I extends NamedImage>(images: Iterable<I>, name: string): I | undefined {
+export function findImage<I extends NamedImage>(
+  images: Iterable<I>,
+  name: string,
+  wanted?: Platform,
+): I | undefined {
   const all = [...images];
   if (isImageId(name)) {
     const id = name.startsWith('sha256:') ? name : `sha256:${name}`;
@@ -139,10 +147,19 @@ export function findImage<I extends NamedImage>(images: Iterable<I>, name: strin
     throw error;
   }
   const full = canonicalReference(reference);
-  return (
-    all.find((image) => image.repoTags.includes(full) || image.repoDigests.includes(full)) ??
-    byPrefix
+  const named = all.filter(
+    (image) => image.repoTags.includes(full) || image.repoDigests.includes(full),
   );
+  return bestOf(named, wanted) ?? byPrefix;
+}
+
+function bestOf<I extends NamedImage>(
+  images: readonly I[],
+  wanted: Platform | undefined,
+): I | undefined {
+  if (wanted === undefined) return images[0];
+  const rank = ({ platform }: I): number => rankOfImage(platform ?? '', wanted);
+  return images.filter((image) => rank(image) >= 0).sort((a, b) => rank(b) - rank(a))[0];
 }
 
 function findByIdPrefix<I extends NamedImage>(all: readonly I[], name: string): I | undefined {

@@ -13,6 +13,7 @@ import {
   LeaseRecord,
   type ObjectReport,
 } from '@cribus/contracts/gen/node/v1/records.ts';
+import { isSamePlatform, type Platform } from '@cribus/contracts/image-platform.ts';
 import {
   canonicalReference,
   findImage,
@@ -36,7 +37,7 @@ export interface ImageStore {
   /** Reads the records, drops what has lost its layers, and sweeps. */
   load(): Promise<void>;
   /** Raises invalid_argument for what can name no image. */
-  find(name: string): ImageRecord | undefined;
+  find(name: string, wanted?: Platform): ImageRecord | undefined;
   /** One at a time, for everything that changes an image or a lease. */
   exclusively<T>(work: () => Promise<T>): Promise<T>;
   /** Adds a pulled image, or its new names; a tag moves here from another image. */
@@ -107,11 +108,14 @@ export function createImageStore(options: {
 
   /** After a crash between adding a tag here and taking it there, the later pull is right. */
   async function settleNames(): Promise<void> {
-    const owners = new Map<string, ImageRecord>();
+    const owners: ImageRecord[] = [];
     const newestFirst = images.all().sort((a, b) => (a.pulledAtNs < b.pulledAtNs ? 1 : -1));
     for (const image of newestFirst) {
-      const kept = image.repoTags.filter((tag) => !owners.has(tag));
-      for (const tag of kept) owners.set(tag, image);
+      const rivals = owners.filter((one) => isSamePlatform(one.platform, image.platform));
+      const kept = image.repoTags.filter(
+        (tag) => !rivals.some((rival) => rival.repoTags.includes(tag)),
+      );
+      owners.push(image);
       const pinned = isPinned(image, service.config);
       if (kept.length === image.repoTags.length && pinned === image.pinned) continue;
       await images.put(ImageRecord.fromPartial({ ...image, repoTags: kept, pinned }));
@@ -185,7 +189,7 @@ export function createImageStore(options: {
       await dropIncomplete();
       await settleNames();
     },
-    find: (name) => findImage(images.all(), name),
+    find: (name, wanted) => findImage(images.all(), name, wanted),
     async addImage(pulled, { reference, digest, changed }) {
       const tag = reference.digest === undefined ? canonicalReference(reference) : undefined;
       const repoDigest = `${reference.repository}@${digest}`;
@@ -205,6 +209,8 @@ export function createImageStore(options: {
       const stored = await images.put(merged, { durable: true, changed });
       for (const other of images.all()) {
         if (tag === undefined || other.id === stored.id || !other.repoTags.includes(tag)) continue;
+        // A tag names one image for each platform.
+        if (!isSamePlatform(other.platform, stored.platform)) continue;
         const left = other.repoTags.filter((one) => one !== tag);
         const moved = ImageRecord.fromPartial({ ...other, repoTags: left });
         moved.pinned = isPinned(moved, service.config);
@@ -252,8 +258,8 @@ function sameNames(a: ImageRecord, b: ImageRecord): boolean {
 }
 
 /** For verbs that need the image. Raises not_found. */
-export function requireImage(store: ImageStore, name: string): ImageRecord {
-  const image = store.find(name);
+export function requireImage(store: ImageStore, name: string, wanted?: Platform): ImageRecord {
+  const image = store.find(name, wanted);
   if (image === undefined)
     throw new Failure('not_found', `image ${JSON.stringify(name)} is not here`);
   return image;

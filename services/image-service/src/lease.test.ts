@@ -4,6 +4,7 @@ import type { VerbContext } from '@cribus/chassis/owner.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import type { ObjectReport } from '@cribus/contracts/gen/node/v1/records.ts';
 import { RemoveImageRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import { hostPlatform } from '@cribus/contracts/image-platform.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { afterEach, beforeEach, describe, it } from 'mocha';
 import { type ImageStack, openImageStack } from './testing/image-stack.ts';
@@ -33,8 +34,14 @@ describe('leases and removal', () => {
     publishImage(registry, { path: 'app', tag: 'v1', layers });
     publishImage(registry, { path: 'app', tag: 'v2', layers });
     name = `${registry.host}/app:v1`;
-    id = (await stack.pull({ image: name, auth: undefined, signal })).imageId;
-    await stack.pull({ image: `${registry.host}/app:v2`, auth: undefined, signal });
+    id = (await stack.pull({ image: name, auth: undefined, platform: hostPlatform(), signal }))
+      .imageId;
+    await stack.pull({
+      image: `${registry.host}/app:v2`,
+      auth: undefined,
+      platform: hostPlatform(),
+      signal,
+    });
   });
   afterEach(async () => {
     await registry.close();
@@ -92,7 +99,12 @@ describe('leases and removal', () => {
       layers: [buildTar([{ name: 'model', data: 'weights' }])],
     });
     const data = `${registry.host}/data:v1`;
-    const { imageId } = await stack.pull({ image: data, auth: undefined, signal });
+    const { imageId } = await stack.pull({
+      image: data,
+      auth: undefined,
+      platform: hostPlatform(),
+      signal,
+    });
     await assert.rejects(take('c1', name, [data, 'absent']), (error) =>
       isFailure(error, 'not_found'),
     );

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { zstdCompressSync } from 'node:zlib';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import { AuthConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { hostPlatform } from '@cribus/contracts/image-platform.ts';
 import { getXattr } from '@cribus/host/jail.ts';
 import { afterEach, beforeEach, describe, it } from 'mocha';
 import { type ImageStack, openImageStack } from './testing/image-stack.ts';
@@ -40,6 +41,7 @@ describe('pulling an image', () => {
     stack.pull({
       image,
       auth: auth === undefined ? undefined : AuthConfig.fromPartial(auth),
+      platform: hostPlatform(),
       signal,
     });
   const layerNames = () => readdirSync(stack.store.paths.layers);

@@ -9,6 +9,7 @@ import type { Service } from '@cribus/chassis/service.ts';
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import type { AuthConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { ImageRecord, LayerUse, type ObjectReport } from '@cribus/contracts/gen/node/v1/records.ts';
+import { type Platform, platformText, rankOfImage } from '@cribus/contracts/image-platform.ts';
 import {
   canonicalReference,
   type ImageReference,
@@ -27,17 +28,17 @@ import { hostsOf } from './registry/hosts-file.ts';
 import {
   choosePlatform,
   type Descriptor,
-  hostPlatform,
   type Manifest,
   parseConfigBlob,
   parseManifest,
-  platformText,
 } from './registry/manifest.ts';
 import { createImageSource, type ImageSource } from './registry/source.ts';
+import { verifyImage } from './verifier.ts';
 
 export interface PullRequest {
   readonly image: string;
   readonly auth: AuthConfig | undefined;
+  readonly platform: Platform;
   /** The service's end; a pull has no total time. */
   readonly signal: AbortSignal;
 }
@@ -47,7 +48,7 @@ export interface PullResult {
   readonly changed: readonly ObjectReport[];
 }
 
-/** Pulls; calls with the same reference and credentials share one pull. */
+/** Pulls; calls with the same reference, platform and credentials share one pull. */
 export type Puller = (request: PullRequest) => Promise<PullResult>;
 
 interface Deps {
@@ -60,6 +61,7 @@ interface Deps {
 
 interface Pull {
   readonly reference: ImageReference;
+  readonly platform: Platform;
   readonly source: ImageSource;
   readonly signal: AbortSignal;
   readonly progress: PullProgress;
@@ -85,13 +87,14 @@ export function createPuller(options: {
   const running = new Map<string, Promise<PullResult>>();
   return (request) => {
     const reference = parseImageReference(request.image);
-    const { auth } = request;
+    const { auth, platform } = request;
     const key = createHash('sha256')
-      .update(JSON.stringify([canonicalReference(reference), auth ?? null]))
+      .update(JSON.stringify([canonicalReference(reference), platform, auth ?? null]))
       .digest('hex');
     const joined = running.get(key);
     if (joined !== undefined) return joined;
-    const pull = pullOnce(deps, { reference, auth, signal: request.signal }).finally(() =>
+    const { signal } = request;
+    const pull = pullOnce(deps, { reference, platform, auth, signal }).finally(() =>
       running.delete(key),
     );
     running.set(key, pull);
@@ -103,6 +106,7 @@ async function pullOnce(
   deps: Deps,
   request: {
     readonly reference: ImageReference;
+    readonly platform: Platform;
     readonly auth: AuthConfig | undefined;
     readonly signal: AbortSignal;
   },
@@ -125,6 +129,7 @@ async function pullOnce(
   const progress = watchProgress(service, deps.metrics, canonicalReference(reference));
   const pull: Pull = {
     reference,
+    platform: request.platform,
     source,
     signal,
     progress,
@@ -161,7 +166,7 @@ async function fetchImage(
   pull: Pull,
 ): Promise<{ readonly image: ImageRecord; readonly digest: string }> {
   const { store, service } = deps;
-  const { manifest, digest, manifestDigest } = await resolve(deps, pull);
+  const { manifest, digest, manifestDigest, variant } = await resolve(deps, pull);
   const known = await store.readBlob(manifest.config.digest);
   const configJson = known ?? (await pull.source.fetchConfig(manifest.config, pull.signal));
   pull.heldBlobs.push(manifest.config.digest);
@@ -173,7 +178,11 @@ async function fetchImage(
       `pull ${canonicalReference(pull.reference)}: ${manifest.layers.length} layers, but ${config.diffIds.length} diff_ids`,
     );
   }
-  checkPlatform(config.platform, pull.reference);
+  const platform = platformText({
+    ...config.platform,
+    variant: config.platform.variant || variant,
+  });
+  checkPlatform(platform, pull);
   const layers = await fetchLayers(deps, pull, { manifest, diffIds: config.diffIds });
   const layerBytes = manifest.layers.reduce((sum, layer) => sum + layer.sizeBytes, 0);
   const image = ImageRecord.fromPartial({
@@ -183,24 +192,17 @@ async function fetchImage(
     layers,
     manifestDigest,
     pulledAtNs: service.clock.nowNs(),
-    platform: platformText(config.platform),
+    platform,
   });
   return { image, digest };
 }
 
-function checkPlatform(
-  platform: { readonly os: string; readonly architecture: string },
-  reference: ImageReference,
-): void {
-  const here = hostPlatform();
-  // A configuration without them is a builder's carelessness; one for another machine can't run.
-  const fits =
-    (platform.os === '' || platform.os === here.os) &&
-    (platform.architecture === '' || platform.architecture === here.architecture);
-  if (fits) return;
+/** A configuration that names none is a builder's carelessness; one for another machine can't run. */
+function checkPlatform(found: string, { platform, reference }: Pull): void {
+  if (found === '/' || rankOfImage(found, platform) >= 0) return;
   throw new Failure(
     'not_found',
-    `pull ${canonicalReference(reference)}: the image is for ${platform.os}/${platform.architecture}, this machine is ${platformText(here)}`,
+    `pull ${canonicalReference(reference)}: the image is for ${found}, wanted is ${platformText(platform)}`,
   );
 }
 
@@ -212,8 +214,11 @@ async function resolve(
   readonly manifest: Extract<Manifest, { kind: 'image' }>;
   readonly digest: string;
   readonly manifestDigest: string;
+  /** As the list says; configurations tend to leave it out. */
+  readonly variant: string;
 }> {
   const { reference } = pull;
+  let variant = '';
   let which = reference.digest ?? reference.tag ?? 'latest';
   let digest: string | undefined;
   for (let depth = 0; depth < INDEX_DEPTH_MAX; depth += 1) {
@@ -222,17 +227,37 @@ async function resolve(
       known === undefined
         ? await pull.source.fetchManifest(which, pull.signal)
         : { body: known, digest: which, contentType: '' };
+    const manifest = parseManifest(fetched.body, fetched.contentType);
+    if (depth === 0) await verify(deps, pull, { fetched, mediaType: manifest.mediaType });
     pull.heldBlobs.push(fetched.digest);
     await deps.store.writeBlob(fetched.digest, fetched.body);
     digest ??= fetched.digest;
-    const manifest = parseManifest(fetched.body, fetched.contentType);
-    if (manifest.kind === 'image') return { manifest, digest, manifestDigest: fetched.digest };
-    which = choosePlatform(manifest.entries, hostPlatform()).digest;
+    if (manifest.kind === 'image') {
+      return { manifest, digest, manifestDigest: fetched.digest, variant };
+    }
+    const chosen = choosePlatform(manifest.entries, pull.platform);
+    which = chosen.digest;
+    variant = chosen.platform?.variant ?? '';
   }
   throw new Failure(
     'unsupported',
     `pull ${canonicalReference(reference)}: lists within lists of manifests`,
   );
+}
+
+/** Of what the reference means, before anything of it is kept. */
+async function verify(
+  { service }: Deps,
+  pull: Pull,
+  what: {
+    readonly fetched: { readonly digest: string; readonly body: Buffer };
+    readonly mediaType: string;
+  },
+): Promise<void> {
+  const { digest, body } = what.fetched;
+  const name = canonicalReference(pull.reference);
+  const candidate = { name, digest, mediaType: what.mediaType, sizeBytes: body.length };
+  await verifyImage(service, candidate, pull.signal);
 }
 
 async function fetchLayers(

@@ -4,6 +4,7 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import type { ImageStatusRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { ImageStatusResponse } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { ImageRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import { platformOfHandler } from '@cribus/contracts/image-platform.ts';
 import type { Gateway, Verb } from '../gateway.ts';
 import { imageConfig, toImage } from '../view/cri-image.ts';
 import { requireText } from './lookup.ts';
@@ -12,7 +13,8 @@ export function imageStatus(gateway: Gateway): Verb<ImageStatusRequest, ImageSta
   return async (request) => {
     if (request.image === undefined) throw new Failure('invalid_argument', 'image is missing');
     requireText(request.image.image, 'image.image');
-    const record = gateway.view.findImage(request.image.image);
+    const wanted = platformOfHandler(gateway.config.runtimes, request.image.runtimeHandler);
+    const record = gateway.view.findImage(request.image.image, wanted);
     // Absent is an answer only once the image-service was heard; present always is.
     gateway.feed.requirePrimed();
     if (record === undefined) return ImageStatusResponse.fromPartial({});

@@ -1,6 +1,7 @@
 // ListImages: all, or the one that the filter names.
 
 import type { ImageFilter, ListImagesRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { platformOfHandler } from '@cribus/contracts/image-platform.ts';
 import type { Gateway, Verb } from '../gateway.ts';
 import { joinFragments } from '../view/fragments.ts';
 
@@ -14,6 +15,8 @@ export function matchingImages(gateway: Gateway, filter: ImageFilter | undefined
   const listed = gateway.view.images();
   const reference = filter?.image?.image ?? '';
   if (reference === '') return listed.map((item) => item.fragment);
-  const wanted = gateway.view.findImage(reference);
-  return listed.filter((item) => item.record === wanted).map((item) => item.fragment);
+  const handler = filter?.image?.runtimeHandler ?? '';
+  const wanted = platformOfHandler(gateway.config.runtimes, handler);
+  const found = gateway.view.findImage(reference, wanted);
+  return listed.filter((item) => item.record === found).map((item) => item.fragment);
 }

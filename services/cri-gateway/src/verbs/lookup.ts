@@ -12,6 +12,16 @@ export function requireText(value: string, field: string): void {
   if (value === '') throw new Failure('invalid_argument', `${field} is empty`);
 }
 
+/** Raises invalid_argument for a handler that is neither configured nor announced. */
+export function requireHandler(gateway: Gateway, handler: string): void {
+  const known = gateway.owners.handlers();
+  if (known.includes(handler)) return;
+  throw new Failure(
+    'invalid_argument',
+    `no runtime for "${handler}" is configured; known: ${known.join(', ')}`,
+  );
+}
+
 /**
  * The sandbox, or undefined when there is none. Raises invalid_argument for an empty or ambiguous
  * id, unavailable while an absent one could still be reported.

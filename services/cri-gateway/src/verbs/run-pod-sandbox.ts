@@ -5,7 +5,7 @@ import type { RunPodSandboxRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { RunPodSandboxResponse } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { runtimeOwner, SANDBOX_MANAGER } from '@cribus/contracts/subjects.ts';
 import type { Gateway, Verb } from '../gateway.ts';
-import { requireText } from './lookup.ts';
+import { requireHandler, requireText } from './lookup.ts';
 
 export function runPodSandbox(gateway: Gateway): Verb<RunPodSandboxRequest, RunPodSandboxResponse> {
   return async ({ config, runtimeHandler }, call) => {
@@ -15,13 +15,7 @@ export function runPodSandbox(gateway: Gateway): Verb<RunPodSandboxRequest, RunP
     }
     requireText(config.metadata.name, 'config.metadata.name');
     const handler = runtimeHandler || gateway.config.runtimes.default;
-    const known = gateway.owners.handlers();
-    if (!known.includes(handler)) {
-      throw new Failure(
-        'invalid_argument',
-        `no runtime for "${handler}" is configured; known: ${known.join(', ')}`,
-      );
-    }
+    requireHandler(gateway, handler);
     gateway.owners.requireAlive(runtimeOwner(handler));
     const { podSandboxId } = await call.ask(
       'run-pod-sandbox',

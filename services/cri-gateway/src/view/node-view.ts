@@ -8,6 +8,7 @@ import type {
   ObjectReport,
   SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
+import type { Platform } from '@cribus/contracts/image-platform.ts';
 import { findImage } from '@cribus/contracts/image-reference.ts';
 import type { OwnerName } from '@cribus/contracts/subjects.ts';
 import type { Clock } from '@cribus/host/clock.ts';
@@ -59,7 +60,7 @@ export interface NodeView {
   findContainer(id: string): Found<ContainerRecord>;
   image(id: string): ImageRecord | undefined;
   /** By any of its names, as its owner finds it; raises invalid_argument for what can name none. */
-  findImage(name: string): ImageRecord | undefined;
+  findImage(name: string, wanted?: Platform): ImageRecord | undefined;
   /** Sandboxes and containers that are shown to CRI's callers. */
   sandboxes(): Listed<SandboxRecord>[];
   containers(): Listed<ContainerRecord>[];
@@ -223,10 +224,11 @@ function readSide(
     findSandbox: (id) => found(tables.sandbox.resolve(id)),
     findContainer: (id) => found(tables.container.resolve(id)),
     image: (id) => tables.image.get(id)?.record.record,
-    findImage: (name) =>
+    findImage: (name, wanted) =>
       findImage(
         [...tables.image.values()].map((entry) => entry.record.record),
         name,
+        wanted,
       ),
     sandboxes: () => shown(tables.sandbox, isSandboxShown),
     containers: () => shown(tables.container, isContainerShown),

@@ -2,6 +2,7 @@
 // a list fits this machine, and what of them is used. Pure.
 
 import { Failure } from '@cribus/contracts/failure.ts';
+import { type Platform, platformText, rankOf } from '@cribus/contracts/image-platform.ts';
 import { isDigest } from '@cribus/contracts/image-reference.ts';
 
 export const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
@@ -33,15 +34,22 @@ export interface Descriptor {
   readonly sizeBytes: number;
 }
 
-export interface Platform {
-  readonly os: string;
-  readonly architecture: string;
-  readonly variant: string;
+interface OfType {
+  readonly mediaType: string;
 }
 
-export type Manifest =
-  | { readonly kind: 'index'; readonly entries: readonly (Descriptor & { platform?: Platform })[] }
-  | { readonly kind: 'image'; readonly config: Descriptor; readonly layers: readonly Descriptor[] };
+export type Manifest = OfType &
+  (
+    | {
+        readonly kind: 'index';
+        readonly entries: readonly (Descriptor & { platform?: Platform })[];
+      }
+    | {
+        readonly kind: 'image';
+        readonly config: Descriptor;
+        readonly layers: readonly Descriptor[];
+      }
+  );
 
 export interface ParsedConfig {
   readonly diffIds: readonly string[];
@@ -60,7 +68,8 @@ export function parseManifest(body: Buffer, contentType: string): Manifest {
     );
   }
   if (INDEX_TYPES.includes(type) || (!MANIFEST_TYPES.includes(type) && 'manifests' in json)) {
-    return { kind: 'index', entries: list(json['manifests'], INDEX_ENTRIES_MAX).map(indexEntry) };
+    const entries = list(json['manifests'], INDEX_ENTRIES_MAX).map(indexEntry);
+    return { kind: 'index', mediaType: typeOf(type, INDEX_TYPES), entries };
   }
   if (!MANIFEST_TYPES.includes(type) && !('layers' in json && 'config' in json)) {
     throw new Failure('unsupported', `manifest of the unknown media type ${JSON.stringify(type)}`);
@@ -77,7 +86,12 @@ export function parseManifest(body: Buffer, contentType: string): Manifest {
       throw new Failure('unsupported', `a layer of the unknown media type ${what}`);
     }
   }
-  return { kind: 'image', config, layers };
+  return { kind: 'image', mediaType: typeOf(type, MANIFEST_TYPES), config, layers };
+}
+
+/** A document that doesn't say its type is OCI's, where the field is optional. */
+function typeOf(type: string, known: readonly string[]): string {
+  return known.includes(type) ? type : (known[0] ?? '');
 }
 
 /** What of the configuration decides about its layers. Raises data_loss. */
@@ -91,31 +105,14 @@ export function parseConfigBlob(body: Buffer): ParsedConfig {
   return { diffIds, platform: platformOf(json) };
 }
 
-const ARCHITECTURES: Readonly<Record<string, string>> = {
-  x64: 'amd64',
-  arm64: 'arm64',
-  arm: 'arm',
-  ia32: '386',
-  ppc64: 'ppc64le',
-  riscv64: 'riscv64',
-  s390x: 's390x',
-};
-
-/** This machine's, in OCI's words. */
-export function hostPlatform(): Platform {
-  const architecture = ARCHITECTURES[process.arch] ?? process.arch;
-  return { os: 'linux', architecture, variant: architecture === 'arm' ? 'v7' : '' };
-}
-
-/**
- * The entry of a list that runs on this platform, best first: the same variant, then lower ones
- * (arm v7 runs v6 and v5; arm64 is v8; amd64 is v1). Raises not_found naming what there is.
- */
+/** The entry of a list that runs best on this platform. Raises not_found naming what there is. */
 export function choosePlatform(
   entries: readonly (Descriptor & { platform?: Platform })[],
   wanted: Platform,
-): Descriptor {
-  let best: { readonly entry: Descriptor; readonly rank: number } | undefined;
+): Descriptor & { platform?: Platform } {
+  let best:
+    | { readonly entry: Descriptor & { platform?: Platform }; readonly rank: number }
+    | undefined;
   for (const entry of entries) {
     const rank = entry.platform === undefined ? -1 : rankOf(entry.platform, wanted);
     if (rank >= 0 && (best === undefined || rank > best.rank)) best = { entry, rank };
@@ -128,22 +125,6 @@ export function choosePlatform(
     'not_found',
     `the image has nothing for ${platformText(wanted)}, only ${[...new Set(offered)].slice(0, 20).join(', ') || 'entries without a platform'}`,
   );
-}
-
-/** `linux/arm/v7`. */
-export function platformText(platform: Platform): string {
-  const { os, architecture, variant } = platform;
-  return variant === '' ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
-}
-
-function rankOf(offered: Platform, wanted: Platform): number {
-  if (offered.os !== wanted.os || offered.architecture !== wanted.architecture) return -1;
-  const level = (platform: Platform): number => {
-    const standard = { arm: 7, arm64: 8, amd64: 1 }[platform.architecture] ?? 0;
-    const match = /^v([0-9]+)/.exec(platform.variant);
-    return match === null ? standard : Number(match[1]);
-  };
-  return level(offered) > level(wanted) ? -1 : level(offered);
 }
 
 function indexEntry(item: unknown): Descriptor & { platform?: Platform } {

@@ -7,6 +7,7 @@ import type { Service } from '@cribus/chassis/service.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { ImageRecord, LeasedVolume, LeaseRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { TakeLeaseResponse } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import { type Platform, platformOfHandler } from '@cribus/contracts/image-platform.ts';
 import { type ImageStore, requireImage } from '../image-store.ts';
 
 const LEASE_FORMAT = 1;
@@ -36,7 +37,8 @@ export function takeLease(deps: {
     return store.exclusively(async () => {
       const before = store.leases.get(leaseId);
       if (before !== undefined) return answer(store, await leasedImage(store, before), before);
-      const image = requireImage(store, name);
+      const wanted = platformOfHandler(service.config.runtimes, handler);
+      const image = requireImage(store, name, wanted);
       const lease = LeaseRecord.fromPartial({
         format: LEASE_FORMAT,
         id: leaseId,
@@ -44,7 +46,7 @@ export function takeLease(deps: {
         handler,
         layerNames: topmostFirst(image),
         takenAtNs: service.clock.nowNs(),
-        volumes: volumeImages.map((volume) => leaseVolume(store, volume)),
+        volumes: volumeImages.map((volume) => leaseVolume(store, volume, wanted)),
       });
       await store.leases.put(lease, { durable: true });
       return answer(store, image, lease);
@@ -53,8 +55,8 @@ export function takeLease(deps: {
 }
 
 /** The kubelet knows this word as a reason (cri-api, ErrImageVolumeMountFailed). */
-function leaseVolume(store: ImageStore, name: string): LeasedVolume {
-  const image = store.find(name);
+function leaseVolume(store: ImageStore, name: string, wanted: Platform): LeasedVolume {
+  const image = store.find(name, wanted);
   if (image === undefined) {
     throw new Failure(
       'not_found',
