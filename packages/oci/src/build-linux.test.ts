@@ -30,6 +30,9 @@ describe('buildContainerSpec, of the kernel', () => {
         'host network in a user namespace': {
           namespaces: { network: 'host', user: '/run/pins/user' },
         },
+        "the host's IPC in a user namespace": {
+          namespaces: { ipc: 'host', user: '/run/pins/user' },
+        },
         'a user namespace without mappings': {
           namespaces: { user: '/run/pins/user' },
           unmapped: true,

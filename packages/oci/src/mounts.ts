@@ -12,6 +12,8 @@ import { type Invalid, quoted } from './invalid-field.ts';
 import type { RootfsPropagation, SpecMount } from './spec.ts';
 import type { ResolvedMount, SpecInput } from './spec-input.ts';
 
+/** The group of terminals, `tty`, in every distribution. */
+const TTY_GROUP = 5;
 /** Far more than a pod has volumes; what a request may hold must end somewhere. */
 const MOUNTS_MAX = 4096;
 
@@ -62,21 +64,28 @@ function kernelMounts(input: SpecInput): SpecMount[] {
   // A new sysfs shows the network namespace of its mounter, and only the user namespace that owns
   // that one may mount it: a pod with both a user namespace and the host's network binds the
   // host's.
-  const foreignNetwork = input.namespaces.user !== undefined && input.namespaces.network === 'host';
+  const mapped = input.namespaces.user !== undefined;
+  const foreignNetwork = mapped && input.namespaces.network === 'host';
+  // Likewise the message queues of the host, which programs use without the mount all the same.
+  const foreignIpc = mapped && input.namespaces.ipc === 'host';
+  const queues: SpecMount = {
+    destination: '/dev/mqueue',
+    type: 'mqueue',
+    source: 'mqueue',
+    options: ['nosuid', 'noexec', 'nodev'],
+  };
   return [
     ...baseMounts(),
     {
       destination: '/dev/pts',
       type: 'devpts',
       source: 'devpts',
-      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
+      options: [
+        ...['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620'],
+        ...(hasGroup(input, TTY_GROUP) ? [`gid=${TTY_GROUP}`] : []),
+      ],
     },
-    {
-      destination: '/dev/mqueue',
-      type: 'mqueue',
-      source: 'mqueue',
-      options: ['nosuid', 'noexec', 'nodev'],
-    },
+    ...(foreignIpc ? [] : [queues]),
     {
       destination: '/sys',
       type: foreignNetwork ? 'bind' : 'sysfs',
@@ -90,6 +99,15 @@ function kernelMounts(input: SpecInput): SpecMount[] {
       options: ['nosuid', 'noexec', 'nodev', 'relatime', access],
     },
   ];
+}
+
+/** Whether a group id can be named in the pod: a user namespace only knows those that it maps. */
+function hasGroup(input: SpecInput, gid: number): boolean {
+  if (input.namespaces.user === undefined) return true;
+  const mappings = input.gidMappings ?? [];
+  return mappings.some(
+    ({ containerId, length }) => gid >= containerId && gid < containerId + length,
+  );
 }
 
 /** /proc and an empty /dev, which every process has. */
