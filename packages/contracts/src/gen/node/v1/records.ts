@@ -367,6 +367,13 @@ export interface OwnerStatus {
   /** Sentences for the operator: what this host lacks, what runs in a lesser mode. */
   warnings: string[];
   stopping: boolean;
+  /** Free words for verbose output, as what the last collection freed. */
+  details: { [key: string]: string };
+}
+
+export interface OwnerStatus_DetailsEntry {
+  key: string;
+  value: string;
 }
 
 export interface HandlerStatus {
@@ -3225,6 +3232,7 @@ function createBaseOwnerStatus(): OwnerStatus {
     handler: undefined,
     warnings: [],
     stopping: false,
+    details: {},
   };
 }
 
@@ -3269,6 +3277,9 @@ export const OwnerStatus: MessageFns<OwnerStatus> = {
     if (message.stopping !== false) {
       writer.uint32(88).bool(message.stopping);
     }
+    globalThis.Object.entries(message.details).forEach(([key, value]: [string, string]) => {
+      OwnerStatus_DetailsEntry.encode({ key: key as any, value }, writer.uint32(98).fork()).join();
+    });
     return writer;
   },
 
@@ -3373,6 +3384,17 @@ export const OwnerStatus: MessageFns<OwnerStatus> = {
             message.stopping = reader.bool();
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            const entry12 = OwnerStatus_DetailsEntry.decode(reader, reader.uint32());
+            if (entry12.value !== undefined) {
+              message.details[entry12.key] = entry12.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3404,6 +3426,20 @@ export const OwnerStatus: MessageFns<OwnerStatus> = {
       handler: isSet(object.handler) ? HandlerStatus.fromJSON(object.handler) : undefined,
       warnings: globalThis.Array.isArray(object?.warnings) ? object.warnings.map((e: any) => globalThis.String(e)) : [],
       stopping: isSet(object.stopping) ? globalThis.Boolean(object.stopping) : false,
+      details: isObject(object.details)
+        ? (globalThis.Object.entries(object.details) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
     };
   },
 
@@ -3442,6 +3478,15 @@ export const OwnerStatus: MessageFns<OwnerStatus> = {
     if (message.stopping !== false) {
       obj.stopping = message.stopping;
     }
+    if (message.details) {
+      const entries = globalThis.Object.entries(message.details) as [string, string][];
+      if (entries.length > 0) {
+        obj.details = {};
+        entries.forEach(([k, v]) => {
+          obj.details[k] = v;
+        });
+      }
+    }
     return obj;
   },
 
@@ -3463,6 +3508,100 @@ export const OwnerStatus: MessageFns<OwnerStatus> = {
       : undefined;
     message.warnings = object.warnings?.map((e) => e) || [];
     message.stopping = object.stopping ?? false;
+    message.details = (globalThis.Object.entries(object.details ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseOwnerStatus_DetailsEntry(): OwnerStatus_DetailsEntry {
+  return { key: "", value: "" };
+}
+
+export const OwnerStatus_DetailsEntry: MessageFns<OwnerStatus_DetailsEntry> = {
+  encode(message: OwnerStatus_DetailsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OwnerStatus_DetailsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOwnerStatus_DetailsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): OwnerStatus_DetailsEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: OwnerStatus_DetailsEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<OwnerStatus_DetailsEntry>): OwnerStatus_DetailsEntry {
+    return OwnerStatus_DetailsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<OwnerStatus_DetailsEntry>): OwnerStatus_DetailsEntry {
+    const message = createBaseOwnerStatus_DetailsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
