@@ -1,6 +1,7 @@
 // What a run came to, for a person at a terminal and for docs/conformance.md.
 
 import type { Handler } from './arguments.ts';
+import { GVISOR_LIMITS } from './gvisor-limits.ts';
 import type { Outcome, SpecResult } from './junit.ts';
 import { type KnownLimit, limitOf } from './known-limits.ts';
 
@@ -96,7 +97,7 @@ function limitsSection({ handler, results }: HandlerResults): string {
 
 function limitRow(result: SpecResult, limit: KnownLimit | undefined): string {
   const reason = limit?.reason ?? result.message;
-  const shown = limit?.shownBy === undefined ? '' : `\`${limit.shownBy}\``;
+  const shown = limit?.shownBy === undefined ? '' : `\`${GVISOR_LIMITS[limit.shownBy].command}\``;
   return `| ${cell(result.name)} | ${result.outcome} | ${cell(reason)} | ${cell(shown)} |`;
 }
 
