@@ -43,8 +43,11 @@ describe('what the runtime says of itself', () => {
     assert.deepEqual(featuresOf(''), featuresOf('runc'), 'the default is runc');
     assert.equal(featuresOf('runc')?.recursiveReadOnlyMounts, true);
     assert.equal(featuresOf('gvisor')?.recursiveReadOnlyMounts, false, 'probed, not copied');
-    for (const name of HANDLERS) assert.equal(featuresOf(name)?.userNamespaces, false);
+    for (const name of HANDLERS) {
+      assert.equal(featuresOf(name)?.userNamespaces, name !== 'gvisor', name);
+    }
     assert.equal(features?.supplementalGroupsPolicy, true);
+    assert.equal(features.userNamespacesHostNetwork, true);
   });
 
   it('tells parts, configuration and what the host lacks as JSON in a verbose Status', async () => {

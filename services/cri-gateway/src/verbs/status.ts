@@ -12,18 +12,19 @@ import { IMAGE_SERVICE, runtimeOwner, SANDBOX_MANAGER } from '@cribus/contracts/
 import type { Gateway, Verb } from '../gateway.ts';
 
 export function status(gateway: Gateway): Verb<StatusRequest, StatusResponse> {
-  return async (request) =>
-    StatusResponse.fromPartial({
+  return async (request) => {
+    const standard = handlerStatus(gateway, gateway.config.runtimes.default);
+    return StatusResponse.fromPartial({
       status: { conditions: [runtimeReady(gateway), networkReady(gateway)] },
       info: request.verbose ? verboseInfo(gateway) : {},
       runtimeHandlers: runtimeHandlers(gateway),
       features: {
-        supplementalGroupsPolicy:
-          handlerStatus(gateway, gateway.config.runtimes.default)?.supplementalGroupsPolicy ===
-          true,
-        userNamespacesHostNetwork: false,
+        supplementalGroupsPolicy: standard?.supplementalGroupsPolicy === true,
+        userNamespacesHostNetwork:
+          standard?.userNamespaces === true && standard.hostNetwork === true,
       },
     });
+  };
 }
 
 /** Ready when the view is whole and everything that a pod of the default handler needs is there. */
