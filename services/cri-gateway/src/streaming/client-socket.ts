@@ -18,6 +18,8 @@ export interface ClientSocket {
   /** The socket holds more than it should: wait for the drain. */
   isFull(): boolean;
   onDrain(listener: () => void): () => void;
+  /** Bytes wait in the socket for the kernel to take them. */
+  isHolding(): boolean;
   /** Stops and goes on reading. */
   pause(): void;
   resume(): void;
@@ -75,6 +77,7 @@ export function createClientSocket(options: {
   return {
     closed: gone.signal,
     isFull: () => socket.writableNeedDrain,
+    isHolding: () => socket.writableLength > 0,
     onDrain(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);

@@ -28,6 +28,8 @@ export interface ClientConnection {
   readonly closed: AbortSignal;
   /** Calls when the socket has taken what was written; answers how to stop that. */
   onDrain(listener: () => void): () => void;
+  /** Whether anything that was written is still kept on this side: its memory is in use then. */
+  isHolding(): boolean;
   /** Says goodbye: closes once what was written is out. Further input is thrown away. */
   close(): void;
 }

@@ -52,6 +52,7 @@ export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
         stderr: (piece) => write(stderr, piece),
         stdoutEnd: () => stdout?.end(),
         drain: () => stdin?.resume(),
+        isHolding: () => connection.isHolding(),
         end,
       },
     });

@@ -14,6 +14,9 @@ import {
   type SessionExit,
 } from '@cribus/contracts/session.ts';
 
+/** What libuv reads at once. */
+const READ_BYTES = 64 * 1024;
+
 export type SessionOutcome =
   | { readonly kind: 'exit'; readonly exit: SessionExit }
   | { readonly kind: 'failure'; readonly failure: Failure };
@@ -23,6 +26,8 @@ export interface SessionReceiver {
   stderr(piece: Buffer): void;
   /** Nothing more comes on stdout, while input is still taken. */
   stdoutEnd(): void;
+  /** Whether pieces that were handed over may still be in use. */
+  isHolding(): boolean;
   /** Input is taken again. */
   drain(): void;
   /** Once; nothing comes after it. */
@@ -46,7 +51,22 @@ export function dialSession(options: {
   readonly receiver: SessionReceiver;
 }): SessionLink {
   const { session, what, receiver } = options;
-  const socket = connect(session.socketPath);
+  const memory = createReadMemory();
+  const socket = connect({
+    path: session.socketPath,
+    onread: {
+      buffer: memory.take,
+      callback(bytes, chunk) {
+        try {
+          parse(Buffer.from(chunk.buffer, chunk.byteOffset, bytes));
+        } catch (error) {
+          fail(new Failure('data_loss', `${what}: its session broke`, { cause: error }));
+        }
+        if (receiver.isHolding()) memory.renew();
+        return true;
+      },
+    },
+  });
   let over = false;
   const finish = (outcome: SessionOutcome): void => {
     if (over) return;
@@ -69,13 +89,6 @@ export function dialSession(options: {
         finish({ kind: 'exit', exit: JSON.parse(payload.toString('utf8')) as SessionExit });
       }
     },
-  });
-  socket.on('data', (chunk: Buffer) => {
-    try {
-      parse(chunk);
-    } catch (error) {
-      fail(new Failure('data_loss', `${what}: its session broke`, { cause: error }));
-    }
   });
   socket.on('drain', () => receiver.drain());
   socket.on('error', (cause) =>
@@ -110,6 +123,23 @@ export function dialSession(options: {
   };
 }
 
+/**
+ * One buffer for everything that is read, replaced only when a slow client still has bytes of it:
+ * a fresh one for each read would have the garbage collector take most of the time of a stream.
+ */
+function createReadMemory(): { take(): Buffer; renew(): void } {
+  let buffer: Buffer | undefined;
+  return {
+    take() {
+      buffer ??= Buffer.allocUnsafeSlow(READ_BYTES);
+      return buffer;
+    },
+    renew() {
+      buffer = undefined;
+    },
+  };
+}
+
 /** Output in pieces as they come; every other frame whole. Raises data_loss for one too large. */
 export function createPieceParser(on: {
   piece(type: number, piece: Buffer): void;
@@ -140,7 +170,8 @@ export function createPieceParser(on: {
       if (inPieces()) {
         if (piece.length > 0) on.piece(type(), piece);
       } else {
-        kept.push(piece);
+        // The memory of the chunk is used again.
+        kept.push(Buffer.from(piece));
       }
       if (leftBytes > 0) return;
       headerBytes = 0;

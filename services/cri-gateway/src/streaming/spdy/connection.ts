@@ -106,6 +106,7 @@ export function serveSpdy(transport: SpdyTransport, handlers: SpdyHandlers): Cli
   return {
     closed: transport.closed,
     onDrain: (listener) => transport.onDrain(listener),
+    isHolding: () => transport.isHolding(),
     close: () => close(GO_AWAY.ok),
   };
 }

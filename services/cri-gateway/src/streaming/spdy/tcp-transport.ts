@@ -11,6 +11,7 @@ export function tcpTransport(socket: Socket, client: ClientSocket): SpdyTranspor
   return {
     closed: client.closed,
     onDrain: client.onDrain,
+    isHolding: client.isHolding,
     onData(listener) {
       socket.on('data', (chunk: Buffer) => {
         client.touch();

@@ -68,6 +68,8 @@ export function createChannels(options: {
     connection: {
       closed: client.closed,
       onDrain: client.onDrain,
+      // Messages are copies.
+      isHolding: () => false,
       close: () => close(NORMAL_CLOSURE),
     },
     streams: inboxes.map((inbox, channel) => ({

@@ -66,6 +66,8 @@ export function tunnelTransport(ws: WebSocket, client: ClientSocket): SpdyTransp
   return {
     closed: client.closed,
     onDrain: client.onDrain,
+    // Messages are copies.
+    isHolding: () => false,
     onData(listener) {
       ws.on('message', (message: Buffer) => {
         client.touch();
