@@ -30,6 +30,12 @@ export interface Libc {
   ioctl(fd: number, request: number, kind: 'void *', argument: Uint8Array): number;
   ioctl(fd: number, request: number, kind: 'int', argument: number): number;
   connect(fd: number, address: Uint8Array, length: number): number;
+  bind(fd: number, address: Uint8Array, length: number): number;
+  listen(fd: number, backlog: number): number;
+  accept4(fd: number, address: null, length: null, flags: number): number;
+  recvmsg(fd: number, message: Uint8Array, flags: number): number;
+  /** Where the bytes of a buffer are, for structures that point to others; good for one call. */
+  address(buffer: Uint8Array): bigint;
   dup3(from: number, to: number, flags: number): number;
   fcntl(fd: number, command: number, kind: 'int', argument: number): number;
   fchdir(fd: number): number;
@@ -84,6 +90,10 @@ const DECLARATIONS: readonly string[] = [
   'int ioctl(int, unsigned long, ...)',
   'int fcntl(int, int, ...)',
   'int connect(int, void *, unsigned int)',
+  'int bind(int, void *, unsigned int)',
+  'int listen(int, int)',
+  'int accept4(int, void *, void *, int)',
+  'long recvmsg(int, void *, int)',
   'int dup3(int, int, int)',
   'int fchdir(int)',
   'int chdir(const char *)',
@@ -119,7 +129,10 @@ export function libc(): Libc {
   if (loaded === undefined) {
     const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi');
     const library = koffi.load('libc.so.6');
-    const functions: Record<string, unknown> = { errno: () => koffi.errno() };
+    const functions: Record<string, unknown> = {
+      errno: () => koffi.errno(),
+      address: (buffer: Uint8Array) => koffi.address(buffer),
+    };
     for (const declaration of DECLARATIONS) {
       const name = declaration.slice(0, declaration.indexOf('(')).split(' ').at(-1) ?? '';
       functions[name] = library.func(declaration);

@@ -41,6 +41,8 @@ const TIOCSPTLCK = 0x40045431;
 const TIOCGPTPEER = 0x5441;
 const O_CLOEXEC = 0o2000000;
 const F_DUPFD_CLOEXEC = 1030;
+const F_GETFL = 3;
+const F_SETFL = 4;
 /** struct termios of <asm-generic/termbits.h>: four flag words, the discipline, 19 characters. */
 const TERMIOS_BYTES = 36;
 const C_CC_OFFSET = 17;
@@ -69,13 +71,14 @@ const SIZE_MAX = 0xffff;
 export function openTerminal(options: { readonly raw: boolean }): Terminal {
   const masterFlags = constants.O_RDWR | constants.O_NOCTTY | constants.O_NONBLOCK | O_CLOEXEC;
   const opened = { master: openSync('/dev/ptmx', masterFlags), slave: -1 };
-  let stream: Socket | undefined;
+  const master = masterOf(opened);
+  const closeSlave = () => {
+    if (opened.slave >= 0) closeSync(opened.slave);
+    opened.slave = -1;
+  };
   const close = () => {
-    stream?.destroy();
-    for (const end of ['master', 'slave'] as const) {
-      if (opened[end] >= 0) closeSync(opened[end]);
-      opened[end] = -1;
-    }
+    closeSlave();
+    master.close();
   };
   try {
     const unlocked = Buffer.alloc(4);
@@ -88,12 +91,12 @@ export function openTerminal(options: { readonly raw: boolean }): Terminal {
     close();
     throw error;
   }
+  return { ...master, slaveFd: opened.slave, closeSlave, close };
+}
+
+function masterOf(opened: { master: number }): Omit<Terminal, 'slaveFd' | 'closeSlave'> {
+  let stream: Socket | undefined;
   return {
-    slaveFd: opened.slave,
-    closeSlave: () => {
-      if (opened.slave >= 0) closeSync(opened.slave);
-      opened.slave = -1;
-    },
     openMaster: () => {
       // The stream has a descriptor of its own; this one stays for resizing.
       const copy = libc().fcntl(opened.master, F_DUPFD_CLOEXEC, 'int', 0);
@@ -108,8 +111,19 @@ export function openTerminal(options: { readonly raw: boolean }): Terminal {
       size.writeUInt16LE(Math.min(columns, SIZE_MAX), 2);
       checked(libc().ioctl(opened.master, TIOCSWINSZ, 'void *', size), 'ioctl', 'TIOCSWINSZ');
     },
-    close,
+    close: () => {
+      stream?.destroy();
+      if (opened.master >= 0) closeSync(opened.master);
+      opened.master = -1;
+    },
   };
+}
+
+/** A terminal of somebody else's by its master, which becomes ours. */
+export function adoptTerminal(master: number): Omit<Terminal, 'slaveFd' | 'closeSlave'> {
+  const flags = libc().fcntl(master, F_GETFL, 'int', 0);
+  libc().fcntl(master, F_SETFL, 'int', flags | constants.O_NONBLOCK);
+  return masterOf({ master });
 }
 
 /** Up to the error that a master has once it is empty and hung up. */

@@ -87,10 +87,11 @@ export interface RuntimeDriver {
    */
   readonly limitsBy: 'cgroup' | 'engine' | 'nobody';
   /**
-   * Whose a command's terminal is: the engine has one of its own for it and copies between that and
-   * the one that it is started on, or gives the one that it is started on.
+   * How a command is executed. `detached`: the engine ends once it runs, having given it our pipes or
+   * sent us its terminal. `foreground`: the engine stays in front and ends with it, and gives it the
+   * pipes or the terminal that it is started on.
    */
-  readonly execTerminal: 'copied' | 'given';
+  readonly execMode: 'detached' | 'foreground';
   /** Changes the spec in the family's way; pure. */
   amendSpec(spec: Spec, role: SpecRole): Spec;
   /** Further global arguments of one create; pure. */

@@ -23,6 +23,8 @@ export interface SessionChannel {
   send(type: FrameType, payload: Uint8Array): boolean;
   sendJson(type: FrameType, value: object): void;
   onceFree(resume: () => void): void;
+  /** The newest frame of a type among those that came before anybody receives. */
+  peek(type: FrameType): Buffer | undefined;
   /** What comes after the secret; until it is called, once, frames wait. */
   receive(onFrame: (type: number, payload: Buffer) => void): void;
   /** Takes no more frames until `resume`; what has been read already still comes. */
@@ -54,6 +56,7 @@ export function createChannel(socket: Socket, clock: Clock) {
       if (!socket.destroyed) socket.write(encodeJsonFrame(type, value));
     },
     onceFree: (resume) => socket.once('drain', resume),
+    peek: (type) => early.findLast((frame) => frame.type === type)?.payload,
     receive: (onFrame) => {
       receiver = onFrame;
       for (const { type, payload } of early.splice(0)) onFrame(type, payload);
@@ -115,7 +118,7 @@ export function pump(
   let sentBytes = 0;
   let waits = false;
   const ended = new Promise<void>((resolve) => {
-    if (stream === undefined) return resolve();
+    if (stream === undefined || stream.readableEnded || stream.destroyed) return resolve();
     stream.on('data', (chunk: Buffer) => {
       sentBytes += chunk.length;
       if (options.onData?.(chunk) === false || channel.send(options.type, chunk)) return;

@@ -2,9 +2,9 @@
 // secret travels over the bus, and whoever dials with it within ten seconds gets it, once.
 
 import { randomBytes } from 'node:crypto';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
-import { dirname } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Service } from '@cribus/chassis/service.ts';
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import { Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
@@ -14,6 +14,9 @@ import { createChannel, readFrames, type SessionChannel } from './session-channe
 
 /** Prepared and not dialled yet; a probe every second of 500 containers stays far below. */
 const PENDING_MAX = 4096;
+
+/** Behind the path of the socket, before some letters: sockets on which engines hand terminals over. */
+export const TERMINAL_SOCKET_INFIX = '.t-';
 
 /** Does the session's work on the connection; its failure is the last frame. */
 export type SessionWork = (channel: SessionChannel) => Promise<void>;
@@ -67,6 +70,10 @@ export function createSessions(service: Service, socketPath: string): Sessions {
         throw new Failure('invalid_argument', `socket path ${socketPath} is too long`);
       }
       await mkdir(dirname(socketPath), { recursive: true, mode: 0o700 });
+      const left = (await readdir(dirname(socketPath))).filter((name) =>
+        name.startsWith(`${basename(socketPath)}${TERMINAL_SOCKET_INFIX}`),
+      );
+      for (const name of left) await rm(join(dirname(socketPath), name), { force: true });
       await rm(socketPath, { force: true });
       const listening = createServer(accept);
       server = listening;

@@ -31,6 +31,7 @@ import { systemClock } from '@cribus/host/clock.ts';
 import { removeTree } from '@cribus/host/files.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
 import { createNamespaces, removeNamespacePin } from '@cribus/host/namespaces.ts';
+import { adoptOrphansLate } from '@cribus/host/reap.ts';
 import { adoptContainers } from './adoption.ts';
 import { createWorker, type OpenedWorker } from './create-worker.ts';
 import type { DriverProbe } from './driver.ts';
@@ -74,6 +75,7 @@ export async function openWorkerFixture(options: {
   readonly pid?: 0 | 1;
 }): Promise<WorkerFixture> {
   // A colon and a space in the root find every place where a path is taken apart.
+  adoptOrphansLate();
   const base = await mkdtemp(join(tmpdir(), 'cribus w:'));
   const root = join(base, 'r');
   const cgroup = `/cribus-test-${randomUUID().slice(0, 8)}`;
@@ -191,6 +193,7 @@ function fakeService(
     mirror: { report: () => undefined } as unknown as Service['mirror'],
     metrics: createMetrics('test'),
     stopping: options.stopping,
+    listenFds: [],
     readiness: () => undefined,
     onStop: () => undefined,
     background: (name, work) => {
@@ -240,7 +243,9 @@ async function makeImage(base: string): Promise<ImageRecord> {
     await mkdir(join(layer, name), { recursive: true });
   }
   await cp(BUSYBOX, join(layer, 'bin/busybox'));
-  for (const applet of ['sh', 'sleep', 'cat', 'echo', 'id', 'dd', 'hostname', 'ls', 'ps']) {
+  const applets = ['sh', 'sleep', 'cat', 'echo', 'id', 'dd', 'hostname', 'ls', 'ps', 'head'];
+  applets.push('tty', 'stty', 'seq', 'setsid', 'nc', 'kill', 'sha256sum', 'yes');
+  for (const applet of applets) {
     await symlink('busybox', join(layer, 'bin', applet));
   }
   await writeFile(join(layer, 'etc/passwd'), 'root:x:0:0:root:/:/bin/sh\n');

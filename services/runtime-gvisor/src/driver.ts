@@ -121,7 +121,7 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     exitSource: 'wait',
     statsSource: 'engine',
     signalBy: 'engine',
-    execTerminal: 'given',
+    execMode: 'foreground',
     // A container inside the Sentry has no process of its own on the host (`runsc update` of releases
     // that have it writes to a cgroup without any).
     limitsBy: 'nobody',

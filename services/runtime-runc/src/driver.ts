@@ -123,7 +123,7 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     exitSource: 'monitor',
     statsSource: 'cgroup',
     signalBy: 'process',
-    execTerminal: 'copied',
+    execMode: 'detached',
     limitsBy: probed.systemd ? 'engine' : 'cgroup',
     amendSpec: (spec) => spec,
     classify,
