@@ -4,6 +4,7 @@
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { copyFile, mkdir, rename } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
@@ -156,10 +157,18 @@ async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<rea
     annotations: allowedSandboxAnnotations(worker, config),
   });
   const role = { kind: 'sandbox-process', sandboxId: sandbox.id, name: '' } as const;
-  const spec = worker.driver.amendSpec(built.spec, role);
+  const named = { ...built.spec, ...ownKernelName(worker, sandbox) };
+  const spec = worker.driver.amendSpec(named, role);
   const { bundle } = placesOf(worker, sandbox.id);
   await writeFileAtomic(join(bundle, 'config.json'), JSON.stringify(spec));
   return worker.driver.createArgs?.(spec, role) ?? [];
+}
+
+/** A kernel of its own inherits no name from the host: a pod without one would have none at all. */
+function ownKernelName(worker: Worker, sandbox: SandboxRecord): { readonly hostname?: string } {
+  if (worker.driver.sandboxModel !== 'root-container') return {};
+  const ofHost = (sandbox.namespaces?.uts ?? '') === '' || (sandbox.config?.hostname ?? '') === '';
+  return ofHost ? { hostname: hostname() } : {};
 }
 
 /** One read-only root filesystem for all inits of a handler: the directories, and the program. */
