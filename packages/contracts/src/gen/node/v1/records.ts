@@ -275,6 +275,8 @@ export interface ContainerRecord {
   /** Of the sandbox, so that logs can name the pod without asking for it. */
   podName: string;
   podNamespace: string;
+  /** Made from a checkpoint: it has no process before it is started, which restores it. */
+  restore: boolean;
 }
 
 export interface LayerUse {
@@ -309,6 +311,13 @@ export interface ImageRecord {
   pulledAtNs: bigint;
   /** The architecture it was chosen for, as in linux/amd64. */
   platform: string;
+  /** Of the manifest, those that say that the image holds a checkpoint (org.criu.checkpoint.*). */
+  checkpointAnnotations: { [key: string]: string };
+}
+
+export interface ImageRecord_CheckpointAnnotationsEntry {
+  key: string;
+  value: string;
 }
 
 /** Layers of an image kept from collection while a container uses them. */
@@ -1630,6 +1639,7 @@ function createBaseContainerRecord(): ContainerRecord {
     stopRequested: false,
     podName: "",
     podNamespace: "",
+    restore: false,
   };
 }
 
@@ -1736,6 +1746,9 @@ export const ContainerRecord: MessageFns<ContainerRecord> = {
     }
     if (message.podNamespace !== "") {
       writer.uint32(250).string(message.podNamespace);
+    }
+    if (message.restore !== false) {
+      writer.uint32(256).bool(message.restore);
     }
     return writer;
   },
@@ -2001,6 +2014,14 @@ export const ContainerRecord: MessageFns<ContainerRecord> = {
             message.podNamespace = reader.string();
             continue;
           }
+          case 32: {
+            if (tag !== 256) {
+              break;
+            }
+
+            message.restore = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2116,6 +2137,7 @@ export const ContainerRecord: MessageFns<ContainerRecord> = {
         : isSet(object.pod_namespace)
         ? globalThis.String(object.pod_namespace)
         : "",
+      restore: isSet(object.restore) ? globalThis.Boolean(object.restore) : false,
     };
   },
 
@@ -2214,6 +2236,9 @@ export const ContainerRecord: MessageFns<ContainerRecord> = {
     if (message.podNamespace !== "") {
       obj.podNamespace = message.podNamespace;
     }
+    if (message.restore !== false) {
+      obj.restore = message.restore;
+    }
     return obj;
   },
 
@@ -2275,6 +2300,7 @@ export const ContainerRecord: MessageFns<ContainerRecord> = {
     message.stopRequested = object.stopRequested ?? false;
     message.podName = object.podName ?? "";
     message.podNamespace = object.podNamespace ?? "";
+    message.restore = object.restore ?? false;
     return message;
   },
 };
@@ -2441,6 +2467,7 @@ function createBaseImageRecord(): ImageRecord {
     manifestDigest: "",
     pulledAtNs: 0n,
     platform: "",
+    checkpointAnnotations: {},
   };
 }
 
@@ -2488,6 +2515,9 @@ export const ImageRecord: MessageFns<ImageRecord> = {
     if (message.platform !== "") {
       writer.uint32(98).string(message.platform);
     }
+    globalThis.Object.entries(message.checkpointAnnotations).forEach(([key, value]: [string, string]) => {
+      ImageRecord_CheckpointAnnotationsEntry.encode({ key: key as any, value }, writer.uint32(106).fork()).join();
+    });
     return writer;
   },
 
@@ -2600,6 +2630,17 @@ export const ImageRecord: MessageFns<ImageRecord> = {
             message.platform = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            const entry13 = ImageRecord_CheckpointAnnotationsEntry.decode(reader, reader.uint32());
+            if (entry13.value !== undefined) {
+              message.checkpointAnnotations[entry13.key] = entry13.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2652,6 +2693,33 @@ export const ImageRecord: MessageFns<ImageRecord> = {
         ? BigInt(object.pulled_at_ns)
         : 0n,
       platform: isSet(object.platform) ? globalThis.String(object.platform) : "",
+      checkpointAnnotations: isObject(object.checkpointAnnotations)
+        ? (globalThis.Object.entries(object.checkpointAnnotations) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : isObject(object.checkpoint_annotations)
+        ? (globalThis.Object.entries(object.checkpoint_annotations) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
     };
   },
 
@@ -2693,6 +2761,15 @@ export const ImageRecord: MessageFns<ImageRecord> = {
     if (message.platform !== "") {
       obj.platform = message.platform;
     }
+    if (message.checkpointAnnotations) {
+      const entries = globalThis.Object.entries(message.checkpointAnnotations) as [string, string][];
+      if (entries.length > 0) {
+        obj.checkpointAnnotations = {};
+        entries.forEach(([k, v]) => {
+          obj.checkpointAnnotations[k] = v;
+        });
+      }
+    }
     return obj;
   },
 
@@ -2717,6 +2794,101 @@ export const ImageRecord: MessageFns<ImageRecord> = {
       ? BigInt(object.pulledAtNs)
       : 0n;
     message.platform = object.platform ?? "";
+    message.checkpointAnnotations =
+      (globalThis.Object.entries(object.checkpointAnnotations ?? {}) as [string, string][]).reduce(
+        (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+          if (value !== undefined) {
+            acc[key] = globalThis.String(value);
+          }
+          return acc;
+        },
+        {},
+      );
+    return message;
+  },
+};
+
+function createBaseImageRecord_CheckpointAnnotationsEntry(): ImageRecord_CheckpointAnnotationsEntry {
+  return { key: "", value: "" };
+}
+
+export const ImageRecord_CheckpointAnnotationsEntry: MessageFns<ImageRecord_CheckpointAnnotationsEntry> = {
+  encode(message: ImageRecord_CheckpointAnnotationsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImageRecord_CheckpointAnnotationsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImageRecord_CheckpointAnnotationsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImageRecord_CheckpointAnnotationsEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: ImageRecord_CheckpointAnnotationsEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ImageRecord_CheckpointAnnotationsEntry>): ImageRecord_CheckpointAnnotationsEntry {
+    return ImageRecord_CheckpointAnnotationsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImageRecord_CheckpointAnnotationsEntry>): ImageRecord_CheckpointAnnotationsEntry {
+    const message = createBaseImageRecord_CheckpointAnnotationsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
