@@ -2,8 +2,9 @@
 
 import { realpath, stat } from 'node:fs/promises';
 import { Failure } from '@cribus/contracts/failure.ts';
-import type { Mount } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { type Mount, MountPropagation } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { isErrno } from '@cribus/host/errno.ts';
+import { mountOf } from '@cribus/host/mounts.ts';
 import type { ResolvedMount } from '@cribus/oci/spec-input.ts';
 import { type ImageVolumes, resolveImageMount } from './image-volumes.ts';
 
@@ -13,7 +14,8 @@ const MOUNTS_MAX = 1024;
 /**
  * Resolves every host path, and every path in an image. A missing one is an error (the kubelet has
  * made all of them before it asks), a symlink is followed to what it names. Raises invalid_argument,
- * and kubelet_reason for images.
+ * wrong_state where the host's mount can't receive what a container mounts, and kubelet_reason for
+ * images.
  */
 export async function resolveMounts(
   containerId: string,
@@ -47,7 +49,11 @@ async function resolveMount(containerId: string, mount: Mount): Promise<Resolved
   }
   try {
     const source = await realpath(mount.hostPath);
-    return { mount, source, sourceIsDirectory: (await stat(source)).isDirectory() };
+    const sourceIsDirectory = (await stat(source)).isDirectory();
+    if (mount.propagation === MountPropagation.PROPAGATION_BIDIRECTIONAL) {
+      requireShared(containerId, source);
+    }
+    return { mount, source, sourceIsDirectory };
   } catch (error) {
     if (!isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) throw error;
     throw new Failure(
@@ -56,4 +62,14 @@ async function resolveMount(containerId: string, mount: Mount): Promise<Resolved
       { cause: error },
     );
   }
+}
+
+/** mount_namespaces(7): only the peers of a shared mount see what is mounted below it. */
+function requireShared(containerId: string, source: string): void {
+  const mount = mountOf(source);
+  if (mount === undefined || mount.propagation === 'shared') return;
+  throw new Failure(
+    'wrong_state',
+    `container ${containerId}: what it mounts below ${source} can't be seen by the host, whose mount on ${mount.mountPoint} is ${mount.propagation} and not shared`,
+  );
 }
