@@ -57,6 +57,12 @@ export const COMMANDS = {
     options: { json: 'boolean' },
     operands: [],
   },
+  doctor: {
+    usage: 'doctor [--root DIR] [--fix [--yes]]',
+    summary: 'check the host and the stack, and say what to do; with --fix clean up after a crash',
+    options: { fix: 'boolean', yes: 'boolean' },
+    operands: [],
+  },
   tour: {
     usage: 'tour [--root DIR] [--image REF]',
     summary: 'run one image under runc and under gVisor, and show both kernels',

@@ -20,6 +20,7 @@ const LOADERS: { readonly [C in CommandName]: () => Promise<Command> } = {
   down: async () => (await import('./commands/down.ts')).runDown,
   prepare: async () => (await import('./commands/prepare.ts')).runPrepare,
   status: async () => (await import('./commands/status.ts')).runStatus,
+  doctor: async () => (await import('./commands/doctor.ts')).runDoctor,
   tour: async () => (await import('./commands/tour.ts')).runTourCommand,
   ps: async () => (await import('./commands/ps.ts')).runPs,
   pods: async () => (await import('./commands/pods.ts')).runPods,

@@ -56,16 +56,20 @@ export function size(bytes: bigint): string {
   return `${unit === 0 ? value : Number(value.toPrecision(3))}${units[unit]}`;
 }
 
-/** Breaks a sentence at blanks into lines of at most 100 columns, the later ones indented. */
+/**
+ * Breaks a sentence at blanks into lines of at most 100 columns, the later ones indented; blanks in
+ * front of it stay.
+ */
 export function wrapped(text: string, indent: string): string[] {
   const lines: string[] = [];
+  const words = text.trimStart();
   let line = '';
-  for (const word of text.split(' ')) {
+  for (const word of words.split(' ')) {
     if (line !== '' && line.length + 1 + word.length > COLUMNS_MAX) {
       lines.push(line);
       line = `${indent}${word}`;
     } else {
-      line = line === '' ? word : `${line} ${word}`;
+      line = line === '' ? `${text.slice(0, -words.length)}${word}` : `${line} ${word}`;
     }
   }
   return [...lines, line];

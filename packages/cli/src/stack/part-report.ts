@@ -13,7 +13,7 @@ import { PART_NAMES, type PartName } from './services.ts';
 
 export interface PartReport {
   readonly name: PartName;
-  /** A server of somebody else's (`--nats`, `--redis`) has no pid here. */
+  /** A part that `cribus up` did not start (`--nats`, a service manager's) has no pid here. */
   readonly state: 'running' | 'starting' | 'dead';
   readonly version: string;
   readonly pid?: number;
@@ -29,10 +29,11 @@ export async function describeParts(stack: Stack, config: Config): Promise<PartR
     PART_NAMES.map(async (name) => {
       const state = states[name];
       const external = isExternal(name, config);
-      if (!external && (state === undefined || !isAlive(state.identity))) {
-        return { name, state: 'dead', version: state?.version ?? '' } as const;
+      if (!external && state !== undefined && !isAlive(state.identity)) {
+        return { name, state: 'dead', version: state.version } as const;
       }
       const probe = await probePart({ name, state, stack, config });
+      // Started by a service manager, or somebody else's: only what it answers is known.
       if (external || state === undefined) {
         return { name, state: probe.serving ? 'running' : 'dead', version: probe.version } as const;
       }
@@ -71,7 +72,8 @@ async function probePart(options: {
     const own = (await operatorPassword(stack.paths.credentialsDirectory)) ?? '';
     return probeRedis(config.redis.url, isExternal(name, config) ? '' : own);
   }
-  return probeService(state?.healthPort ?? 0, config.metrics.address);
+  const port = state?.healthPort ?? config.metrics.ports[name] ?? 0;
+  return probeService(port, config.metrics.address);
 }
 
 async function memoryOf(pid: number): Promise<number | undefined> {
