@@ -1,7 +1,7 @@
 // The images, the leases and who needs which layer: everything that changes them goes through one
 // lock, so that a layer can't be collected between an answer and the lease that it promised.
 
-import { mkdir, unlink } from 'node:fs/promises';
+import { mkdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Config } from '@cribus/chassis/config.ts';
 import { createKeyedLock } from '@cribus/chassis/queue.ts';
@@ -26,6 +26,7 @@ import {
   removeTree,
   writeFileAtomic,
 } from '@cribus/host/files.ts';
+import { type Collected, createCollected } from './collected.ts';
 import { type ImagePaths, imagePaths } from './image-paths.ts';
 import { createLayerStore, type LayerStore } from './layers/layer-store.ts';
 
@@ -57,6 +58,8 @@ export interface ImageStore {
   /** Kept until it is released, and then while an image names it. */
   writeBlob(digest: string, body: Buffer): Promise<void>;
   releaseBlobs(digests: readonly string[]): void;
+  /** What was collected since the start. */
+  readonly collected: Collected;
   /** Collects layers and blobs that nothing names; deletes in the background. */
   sweep(): Promise<void>;
 }
@@ -74,7 +77,7 @@ export function createImageStore(options: {
 }): ImageStore {
   const { service, epoch } = options;
   const paths = imagePaths(options.directory);
-  const layers = createLayerStore({ paths, log: service.log });
+  const layers = createLayerStore({ paths, log: service.log, stopping: service.stopping });
   const shared = { service, owner: IMAGE_SERVICE, epoch, format: RECORD_FORMAT };
   const images = createRecordStore<ImageRecord>({
     ...shared,
@@ -95,6 +98,7 @@ export function createImageStore(options: {
   /** How many pulls hold a blob whose image is about to be added. */
   const heldBlobs = new Map<string, number>();
   let emptying = false;
+  const collected = createCollected(service);
 
   async function dropIncomplete(): Promise<void> {
     for (const image of images.all()) {
@@ -142,7 +146,12 @@ export function createImageStore(options: {
       const digest = `sha256:${hex}`;
       // A temporary name is left only by a crash, and its owner is this process.
       if (needed.has(digest) || heldBlobs.has(digest)) continue;
-      await unlink(join(paths.content, hex)).catch(() => {});
+      const file = join(paths.content, hex);
+      const { size } = await stat(file).catch(() => ({ size: 0 }));
+      await unlink(file).then(
+        () => collected.add('blob', 1, BigInt(size)),
+        () => {},
+      );
     }
   }
 
@@ -151,6 +160,11 @@ export function createImageStore(options: {
     emptying = true;
     layers
       .emptyTrash()
+      .then(({ layers: gone, ingests, bytes }) => {
+        collected.add('layer', gone, bytes);
+        collected.add('ingest', ingests, 0n);
+        collected.tell();
+      })
       .catch((error: unknown) => service.log.warn({ err: error }, 'The trash is not empty yet.'))
       .finally(() => {
         emptying = false;
@@ -175,6 +189,7 @@ export function createImageStore(options: {
     images,
     leases,
     exclusively,
+    collected,
     async load() {
       for (const directory of [paths.content, paths.layers, paths.ingest, paths.trash]) {
         await mkdir(directory, { recursive: true, mode: 0o700 });

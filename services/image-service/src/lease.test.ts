@@ -19,6 +19,7 @@ import { endLease } from './verbs/end-lease.ts';
 import { imageFsInfo } from './verbs/image-fs-info.ts';
 import { removeImage } from './verbs/remove-image.ts';
 import { takeLease } from './verbs/take-lease.ts';
+import { createWritableLayers } from './writable-layers.ts';
 
 describe('leases and removal', () => {
   let registry: RegistryServer;
@@ -127,7 +128,7 @@ describe('leases and removal', () => {
 
   it('says what a removal freed in image-fs-info, and the configuration in describe', async () => {
     await stack.store.layers.measure(signal);
-    const info = imageFsInfo(stack);
+    const info = imageFsInfo({ ...stack, writableLayers: createWritableLayers(stack.service) });
     const used = async () => (await info({}, context())).info?.imageFilesystems[0];
     assert.ok(((await used())?.usedBytes?.value ?? 0n) > 0n);
     assert.equal((await used())?.fsId?.mountpoint, stack.store.paths.root);

@@ -17,6 +17,7 @@ import { imageFsInfo } from './verbs/image-fs-info.ts';
 import { pullImage } from './verbs/pull-image.ts';
 import { removeImage } from './verbs/remove-image.ts';
 import { takeLease } from './verbs/take-lease.ts';
+import { createWritableLayers } from './writable-layers.ts';
 
 await runService('image-service', start);
 
@@ -39,7 +40,8 @@ async function start(service: Service): Promise<void> {
     },
   );
   const pull = createPuller({ service, store, metrics: createPullMetrics(service.metrics) });
-  const deps = { service, store, pull };
+  const writableLayers = createWritableLayers(service);
+  const deps = { service, store, pull, writableLayers };
   const owner = createOwner({
     service,
     kind: 'image-service',
@@ -55,9 +57,9 @@ async function start(service: Service): Promise<void> {
       describe: describe(deps),
     },
     stores: [store.images],
-    describe: () => ({}),
+    describe: () => ({ details: { collected: store.collected.summary() } }),
   });
   await owner.serve();
   service.onStop('drain', () => owner.drain());
-  service.background('sweep', sweepForEver({ service, store }));
+  service.background('sweep', sweepForEver(deps));
 }

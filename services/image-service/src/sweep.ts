@@ -5,12 +5,14 @@ import { randomUUID } from 'node:crypto';
 import type { Service } from '@cribus/chassis/service.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import { InventoryRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
-import { runtimeOwner } from '@cribus/contracts/subjects.ts';
+import { runtimeOwner, VERBS } from '@cribus/contracts/subjects.ts';
 import type { ImageStore } from './image-store.ts';
+import type { WritableLayers } from './writable-layers.ts';
 
 interface Deps {
   readonly service: Service;
   readonly store: ImageStore;
+  readonly writableLayers: WritableLayers;
 }
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
@@ -18,21 +20,25 @@ const MEASURE_INTERVAL_MS = 5_000;
 const INVENTORY_TIMEOUT_MS = 30_000;
 const INVENTORY_PAGES_MAX = 10_000;
 /** A younger lease may belong to a container whose record is being written. */
-const LEASE_AGE_MIN_NS = 5n * 60n * 1_000_000_000n;
+const LEASE_AGE_MIN_MS = VERBS['create-container'].budgetMs + 30_000;
 
 /** Sweeps and measures until the service stops. */
 export async function sweepForEver(deps: Deps): Promise<void> {
   const { service, store } = deps;
   const { clock, stopping } = service;
   let nextSweepMs = clock.monotonicMs();
+  // The second comes as soon as what was too young for the first is old enough.
+  let pauseMs = LEASE_AGE_MIN_MS;
   while (!stopping.aborted) {
     try {
       if (clock.monotonicMs() >= nextSweepMs) {
-        nextSweepMs = clock.monotonicMs() + SWEEP_INTERVAL_MS;
+        nextSweepMs = clock.monotonicMs() + pauseMs;
+        pauseMs = SWEEP_INTERVAL_MS;
         await endOrphanedLeases(deps);
         await store.sweep();
       }
       await store.layers.measure(stopping);
+      await deps.writableLayers.measure();
       await clock.sleep(MEASURE_INTERVAL_MS, stopping);
     } catch (error) {
       if (stopping.aborted) return;
@@ -57,10 +63,11 @@ async function endOrphanedLeases({ service, store }: Deps): Promise<void> {
       continue;
     }
     for (const lease of store.leases.all()) {
-      const old = lease.takenAtNs < askedAtNs - LEASE_AGE_MIN_NS;
+      const old = lease.takenAtNs < askedAtNs - BigInt(LEASE_AGE_MIN_MS) * 1_000_000n;
       if (lease.handler !== handler || living.has(lease.id) || !old) continue;
       service.log.info({ lease: lease.id, handler }, 'A lease whose container is gone has ended.');
       await store.exclusively(() => store.removeLease(lease.id));
+      store.collected.add('lease', 1, 0n);
     }
   }
 }

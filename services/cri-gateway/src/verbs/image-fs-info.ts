@@ -1,4 +1,4 @@
-// ImageFsInfo: the filesystem that holds images, as the image-service sees it.
+// ImageFsInfo: the filesystems that hold images and writable layers, as the image-service sees them.
 
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { ImageFsInfoRequest, ImageFsInfoResponse } from '@cribus/contracts/gen/cri/v1/api.ts';

@@ -90,6 +90,7 @@ function verboseInfo(gateway: Gateway): Record<string, string> {
     absence: gateway.owners.absence(runtimeOwnerName(owner)) ?? null,
     handler: owner.handler ?? null,
     warnings: owner.warnings,
+    details: owner.details,
   }));
   return {
     config: toJson(gateway.config),

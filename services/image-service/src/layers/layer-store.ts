@@ -36,11 +36,18 @@ export interface LayerStore {
   /** Moves the layers that nobody needs to the trash. Call it under the lock that grants leases. */
   collect(needed: ReadonlySet<string>): Promise<void>;
   /** Deletes what is in the trash, and in ingest what no pull works on. */
-  emptyTrash(): Promise<void>;
+  emptyTrash(): Promise<Freed>;
   /** Of all layers, as last measured. */
   usage(): { readonly bytes: bigint; readonly inodes: bigint };
   /** Measures the layers that were not measured yet. */
   measure(signal: AbortSignal): Promise<void>;
+}
+
+/** What went, and what it took on the disk. */
+export interface Freed {
+  readonly layers: number;
+  readonly ingests: number;
+  readonly bytes: bigint;
 }
 
 /** Fills an empty directory. */
@@ -53,6 +60,8 @@ const NAME_CHARACTERS_MIN = 12;
 export function createLayerStore(options: {
   readonly paths: ImagePaths;
   readonly log: Logger;
+  /** Ends the measuring of what is about to go. */
+  readonly stopping: AbortSignal;
 }): LayerStore {
   const { paths, log } = options;
   const byDiffId = new Map<string, string>();
@@ -61,6 +70,8 @@ export function createLayerStore(options: {
   const ingesting = new Set<string>();
   const unsynced = new Set<string>();
   const sizes = new Map<string, { readonly bytes: bigint; readonly inodes: bigint }>();
+  /** Of layers in the trash that were measured before. */
+  const trashSizes = new Map<string, bigint>();
 
   function hold(name: string): string {
     holds.set(name, (holds.get(name) ?? 0) + 1);
@@ -160,21 +171,35 @@ export function createLayerStore(options: {
         for (const [diffId, known] of byDiffId) {
           if (known === name) byDiffId.delete(diffId);
         }
+        const trashName = `${name}.${randomUUID()}`;
+        const size = sizes.get(name);
+        if (size !== undefined) trashSizes.set(trashName, size.bytes);
         sizes.delete(name);
         unsynced.delete(name);
         await mkdir(paths.trash, { recursive: true, mode: 0o700 });
-        await rename(join(paths.layers, name), join(paths.trash, `${name}.${randomUUID()}`));
+        await rename(join(paths.layers, name), join(paths.trash, trashName));
         await removeTree(paths.impliedOf(name));
       }
     },
 
     async emptyTrash() {
-      for (const name of await listDirectory(paths.trash)) {
-        await removeTree(join(paths.trash, name));
+      let bytes = 0n;
+      const drop = async (path: string, knownBytes: bigint | undefined): Promise<void> => {
+        const { bytes: found } =
+          knownBytes === undefined
+            ? await diskUsage(path, options.stopping)
+            : { bytes: knownBytes };
+        await removeTree(path);
+        bytes += found;
+      };
+      const layers = await listDirectory(paths.trash);
+      for (const name of layers) {
+        await drop(join(paths.trash, name), trashSizes.get(name));
+        trashSizes.delete(name);
       }
-      for (const name of await listDirectory(paths.ingest)) {
-        if (!ingesting.has(name)) await removeTree(join(paths.ingest, name));
-      }
+      const ingests = (await listDirectory(paths.ingest)).filter((name) => !ingesting.has(name));
+      for (const name of ingests) await drop(join(paths.ingest, name), undefined);
+      return { layers: layers.length, ingests: ingests.length, bytes };
     },
 
     usage() {

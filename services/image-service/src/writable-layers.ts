@@ -1,0 +1,82 @@
+// Where the writable layers of containers are and what they take, for ImageFsInfo: on the images'
+// filesystem, or on one of their own where something else is mounted. Measured in the background, and
+// only while somebody asks.
+
+import { lstat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Service } from '@cribus/chassis/service.ts';
+import { stackPaths } from '@cribus/contracts/paths.ts';
+import { directoryUsage } from '@cribus/host/directory-usage.ts';
+import { isErrno } from '@cribus/host/errno.ts';
+import { listDirectory } from '@cribus/host/files.ts';
+
+export interface WritableLayersUsage {
+  /** Equal to the images directory where both share a filesystem: another one means a split disk. */
+  readonly mountpoint: string;
+  readonly bytes: bigint;
+  readonly inodes: bigint;
+  readonly measuredAtNs: bigint;
+}
+
+export interface WritableLayers {
+  /** As last measured; says that somebody asks. */
+  usage(): WritableLayersUsage;
+  /** Measures if that is due. Rejects with the reason of the service's end. */
+  measure(): Promise<void>;
+}
+
+/** The kubelet looks every ten seconds, and its housekeeping decides by the minute. */
+const EVERY_MS = 30_000;
+const GOES_ON_MS = 5 * 60_000;
+/** A walk of many files lets the other work go on. */
+const SLICE_MS = 5;
+const PAUSE_MS = 20;
+
+export function createWritableLayers(
+  service: Pick<Service, 'config' | 'clock' | 'stopping'>,
+): WritableLayers {
+  const { clock, config, stopping } = service;
+  const { images } = stackPaths(config.roots);
+  const handlers = join(config.roots.state, 'handlers');
+  let usage: WritableLayersUsage = {
+    mountpoint: images,
+    bytes: 0n,
+    inodes: 0n,
+    measuredAtNs: clock.nowNs(),
+  };
+  let askedAtMs = clock.monotonicMs();
+  let dueAtMs = askedAtMs;
+  return {
+    usage() {
+      askedAtMs = clock.monotonicMs();
+      return usage;
+    },
+    async measure() {
+      const nowMs = clock.monotonicMs();
+      if (nowMs < dueAtMs || nowMs > askedAtMs + GOES_ON_MS) return;
+      let bytes = 0n;
+      let inodes = 0n;
+      const walk = { clock, signal: stopping, sliceMs: SLICE_MS, pauseMs: PAUSE_MS };
+      for (const handler of await listDirectory(handlers)) {
+        const used = await directoryUsage(join(handlers, handler, 'containers'), walk);
+        bytes += used.usedBytes;
+        inodes += used.inodesUsed;
+      }
+      const shared = await isSameFilesystem(images, handlers);
+      const mountpoint = shared ? images : handlers;
+      usage = { mountpoint, bytes, inodes, measuredAtNs: clock.nowNs() };
+      dueAtMs = clock.monotonicMs() + EVERY_MS;
+    },
+  };
+}
+
+/** An absent directory will be made beside the other. */
+async function isSameFilesystem(a: string, b: string): Promise<boolean> {
+  try {
+    const [one, other] = await Promise.all([lstat(a), lstat(b)]);
+    return one.dev === other.dev;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return true;
+    throw error;
+  }
+}
