@@ -36,8 +36,11 @@ import { startContainer } from './verbs/start-container.ts';
 import { status } from './verbs/status.ts';
 import { stopContainer } from './verbs/stop-container.ts';
 import { stopPodSandbox } from './verbs/stop-pod-sandbox.ts';
+import { streamContainerStats } from './verbs/stream-container-stats.ts';
 import { streamContainers } from './verbs/stream-containers.ts';
 import { streamImages } from './verbs/stream-images.ts';
+import { streamPodSandboxMetrics } from './verbs/stream-pod-sandbox-metrics.ts';
+import { streamPodSandboxStats } from './verbs/stream-pod-sandbox-stats.ts';
 import { streamPodSandboxes } from './verbs/stream-pod-sandboxes.ts';
 import { updateContainerResources } from './verbs/update-container-resources.ts';
 import { updatePodSandboxResources } from './verbs/update-pod-sandbox-resources.ts';
@@ -121,9 +124,6 @@ function streams<Request, Message>(
   return { stream, endless: false };
 }
 
-// One UNIMPLEMENTED of these turns all of them off in a client, which then lists (cri-client).
-const LIST_STREAMING = 'streamed lists are not served yet; use the plain list';
-
 /** The table. */
 export function criVerbs(gateway: Gateway): CriVerbTable {
   return {
@@ -166,11 +166,12 @@ export function criVerbs(gateway: Gateway): CriVerbTable {
     updatePodSandboxResources: changes(updatePodSandboxResources(gateway)),
     checkpointContainer: { missing: 'checkpoints are not served yet' },
     getContainerEvents: { stream: getContainerEvents(gateway), endless: true },
+    // All of them or none: one UNIMPLEMENTED turns all off in a client (cri-client).
     streamPodSandboxes: streams(streamPodSandboxes(gateway)),
     streamContainers: streams(streamContainers(gateway)),
-    streamContainerStats: { missing: LIST_STREAMING },
-    streamPodSandboxStats: { missing: LIST_STREAMING },
-    streamPodSandboxMetrics: { missing: LIST_STREAMING },
+    streamContainerStats: streams(streamContainerStats(gateway)),
+    streamPodSandboxStats: streams(streamPodSandboxStats(gateway)),
+    streamPodSandboxMetrics: streams(streamPodSandboxMetrics(gateway)),
     streamImages: streams(streamImages(gateway)),
   };
 }

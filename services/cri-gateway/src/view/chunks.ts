@@ -8,16 +8,19 @@ import { encodeFragment, joinFragments } from './fragments.ts';
  */
 export const STREAM_MESSAGE_BYTES = 256 * 1024;
 
+/** Items that are there at once, or come as they are made. */
+export type Items<Item> = Iterable<Item> | AsyncIterable<Item>;
+
 /**
  * Groups encoded items into messages with at least one item each; none for no items. They are taken
- * at one moment, when the caller asks for the first message.
+ * when the caller asks for the first message.
  */
 export async function* inMessages(
-  items: () => Iterable<Buffer> | Promise<Iterable<Buffer>>,
+  items: () => Items<Buffer> | Promise<Items<Buffer>>,
 ): AsyncGenerator<Buffer> {
   let group: Buffer[] = [];
   let bytes = 0;
-  for (const fragment of await items()) {
+  for await (const fragment of await items()) {
     if (bytes > 0 && bytes + fragment.length > STREAM_MESSAGE_BYTES) {
       yield joinFragments(group);
       group = [];
@@ -30,9 +33,9 @@ export async function* inMessages(
 }
 
 /** Encodes items one by one, as they are needed. */
-export function* asFragments<Item>(
-  items: Iterable<Item>,
+export async function* asFragments<Item>(
+  items: Items<Item>,
   codec: { encode(item: Item): { finish(): Uint8Array } },
-): Generator<Buffer> {
-  for (const item of items) yield encodeFragment(codec.encode(item).finish());
+): AsyncGenerator<Buffer> {
+  for await (const item of items) yield encodeFragment(codec.encode(item).finish());
 }
