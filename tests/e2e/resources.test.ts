@@ -3,23 +3,26 @@
 
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import {
   ContainerState,
   CreateContainerRequest,
   type LinuxContainerResources,
+  NamespaceMode,
   PodSandboxStatusRequest,
   UpdateContainerResourcesRequest,
   UpdatePodSandboxResourcesRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
 import { failureOf } from './harness/image-calls.ts';
-import { containerStatus, exec, runPod, shellContainer } from './harness/pods.ts';
+import { containerStatus, exec, runPod, shellContainer, startContainer } from './harness/pods.ts';
 import { eventually } from './harness/stack.ts';
 import { HOST_KERNEL_HANDLERS, stackSuite } from './harness/suite.ts';
 
 const MIB = 1024n * 1024n;
 const SLEEP = 'exec sleep 1000';
+const HOG = 'x=a; while :; do x=$x$x$x$x; done';
 const IS_V1 = existsSync('/sys/fs/cgroup/memory');
 
 /** The files of this host's cgroup version that show a limit, as [controller, v1, v2]. */
@@ -67,6 +70,22 @@ describe('resources', () => {
     });
     return { ...pod, cgroup: `${cgroupParent}/${pod.containerId}` };
   }
+
+  /** As a kubelet does with the cgroup of a pod. */
+  const limitPod = (cgroup: string, bytes: bigint) => {
+    const directory = IS_V1 ? `/sys/fs/cgroup/memory${cgroup}` : `/sys/fs/cgroup${cgroup}`;
+    const file = IS_V1 ? 'memory.limit_in_bytes' : 'memory.max';
+    writeFileSync(join(directory, file), String(bytes));
+  };
+  const exited = (containerId: string) =>
+    eventually(
+      'the end',
+      async () => {
+        const status = await containerStatus(suite.cri, containerId);
+        return status.state === ContainerState.CONTAINER_EXITED && status;
+      },
+      30_000,
+    );
 
   for (const handler of HOST_KERNEL_HANDLERS) {
     it(`changes processor and memory limits of a running container, up and down, under ${handler}`, async () => {
@@ -216,6 +235,64 @@ describe('resources', () => {
       code: 'UNIMPLEMENTED',
       message: /only the cgroup of the pod/,
     });
+  });
+
+  it('says OOMKilled of whom the kernel killed for the memory of the pod, and of nobody else in it', async () => {
+    const { stack, cri, image } = suite;
+    const cgroupParent = parent();
+    const linux = {
+      cgroupParent,
+      securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } },
+    };
+    const quiet = await runPod(stack, {
+      image,
+      script: "trap 'exit 0' TERM; while :; do sleep 0.05; done",
+      pod: { linux },
+    });
+    limitPod(cgroupParent, 60n * MIB);
+    const hog = await startContainer(
+      cri,
+      quiet.podId,
+      shellContainer(image, HOG, { name: 'hog' }),
+      quiet.config,
+    );
+    const killed = await exited(hog);
+    assert.deepEqual([killed.exitCode, killed.reason], [137, 'OOMKilled']);
+    await cri.call('stopContainer', { containerId: quiet.containerId, timeout: 10n });
+    const survivor = await containerStatus(cri, quiet.containerId);
+    assert.deepEqual([survivor.exitCode, survivor.reason], [0, 'Completed']);
+  });
+
+  it('says OOMKilled with 137 of a container whose first process outlives a killed child and ends well', async () => {
+    const { stack, image } = suite;
+    const { containerId } = await runPod(stack, {
+      image,
+      script: `sh -c '${HOG}'; sleep 0.2; exit 0`,
+      container: { linux: { resources: { memoryLimitInBytes: 32n * MIB } } },
+    });
+    const { exitCode, reason } = await exited(containerId);
+    assert.deepEqual([exitCode, reason], [137, 'OOMKilled']);
+  });
+
+  it('says OOMKilled of every container of a gVisor pod whose Sentry is killed for the memory of the pod', async () => {
+    const { stack, cri, image } = suite;
+    const cgroupParent = parent();
+    const linux = {
+      cgroupParent,
+      securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } },
+    };
+    const pod = await runPod(stack, { image, script: SLEEP, handler: 'gvisor', pod: { linux } });
+    limitPod(cgroupParent, 120n * MIB);
+    const hog = await startContainer(
+      cri,
+      pod.podId,
+      shellContainer(image, HOG, { name: 'hog' }),
+      pod.config,
+    );
+    for (const containerId of [hog, pod.containerId]) {
+      const { exitCode, reason } = await exited(containerId);
+      assert.deepEqual([exitCode, reason], [137, 'OOMKilled']);
+    }
   });
 
   it('takes the resources of a pod for its record and leaves its cgroup to the kubelet', async () => {

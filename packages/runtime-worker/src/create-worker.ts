@@ -131,7 +131,7 @@ async function reportSandboxExit(service: Service, record: ContainerRecord): Pro
         'report-sandbox-exit',
         {
           podSandboxId: record.sandboxId,
-          reason: `the sandbox's process ended with code ${record.exitCode}`,
+          reason: `the sandbox's process ended with code ${record.exitCode} (${record.reason})`,
         },
         {
           owner: SANDBOX_MANAGER,

@@ -27,6 +27,8 @@ const CLEANUP_BUDGET_MS = 30_000;
 /** How long a code is asked for again, from an engine that knows the container but not its code. */
 const WAIT_RETRY_BUDGET_MS = 5_000;
 const WAIT_RETRY_INTERVAL_MS = 100;
+/** As the kubelet knows it (kuberuntime, status of a container). */
+const OOM_KILLED = 'OOMKilled';
 /** 128 + SIGKILL, as a shell reports it. */
 export const EXIT_CODE_KILLED = 137;
 /** What can't be known: the host was restarted, or the engine forgot. */
@@ -63,7 +65,7 @@ export interface Ending {
 
 /** Why a container ended, in the words that the kubelet shows. */
 export function endingReason(exitCode: number, oomKilled: boolean): string {
-  if (oomKilled) return 'OOMKilled';
+  if (oomKilled) return OOM_KILLED;
   return exitCode === 0 ? 'Completed' : 'Error';
 }
 
@@ -281,14 +283,24 @@ export function diedWithItsSandbox(worker: Worker, record: ContainerRecord): boo
   return process !== undefined && !isAlive(process);
 }
 
+/**
+ * True when the kernel killed the container's first process or any other one of it for memory, as with
+ * memory.oom.group, by which a kubelet has the whole container die of it. The cgroup's count is asked,
+ * while the cgroup is there. The monitor's note is asked after it: v1 also tells every cgroup below one
+ * that ran out, where nobody may have been killed.
+ */
 function wasOomKilled(worker: Worker, record: ContainerRecord): boolean {
-  if (existsSync(join(placesOf(worker, record.id).persist, 'oom'))) return true;
-  return worker.driver.exitSource === 'monitor' && oomKillsOf(worker, record) > 0;
-}
-
-function oomKillsOf(worker: Worker, record: ContainerRecord): number {
-  if (!record.cgroupPath.startsWith('/')) return 0;
-  return worker.cgroups.oomKills(record.cgroupPath) ?? 0;
+  if (worker.driver.exitSource === 'wait' && !record.sandboxProcess) {
+    const sentry = worker.store.get(record.sandboxId);
+    // Inside a Sentry nobody is killed for memory but the Sentry itself.
+    if (sentry === undefined || !diedWithItsSandbox(worker, record)) return false;
+    return sentry.reason === OOM_KILLED || wasOomKilled(worker, sentry);
+  }
+  const kills = record.cgroupPath.startsWith('/')
+    ? worker.cgroups.oomKills(record.cgroupPath)
+    : undefined;
+  if (kills !== undefined) return kills > 0;
+  return existsSync(join(placesOf(worker, record.id).persist, 'oom'));
 }
 
 /** Processes that outlived the container's first one: possible where the PID namespace is shared. */
