@@ -20,6 +20,7 @@ import {
   ListContainersRequest,
   type Mount,
   MountPropagation,
+  NamespaceMode,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { afterEach, beforeEach, describe, it } from 'mocha';
 import { failureOf, type Refusal } from './harness/image-calls.ts';
@@ -65,7 +66,7 @@ describe('volumes and devices of the host', () => {
   const run = async (handler: string, container: Container, privileged = false) => {
     const { stack, image } = suite;
     const linux = { securityContext: { privileged } };
-    const pod = { linux: { securityContext: { privileged, namespaceOptions: { pid: 1 } } } };
+    const pod = { linux: { securityContext: { privileged, namespaceOptions: { pid: NamespaceMode.CONTAINER } } } };
     const { containerId } = await runPod(stack, {
       image,
       script: SLEEP,

@@ -48,6 +48,25 @@ describe('buildContainerSpec, of the kernel', () => {
           ...mounts(at('/r', { readonly: true, recursiveReadOnly: true })),
           host: { recursiveReadOnlyMounts: false },
         },
+        'recursive, of an image': {
+          ...mounts({
+            containerPath: '/i',
+            readonly: true,
+            recursiveReadOnly: true,
+            image: { image: 'x' },
+          }),
+          host: { recursiveReadOnlyMounts: false },
+        },
+        'propagated image': mounts({
+          containerPath: '/i',
+          readonly: true,
+          propagation: 2,
+          image: { image: 'x' },
+        }),
+        'bidirectional, unsupported': {
+          ...mounts(at('/s', { propagation: 2 })),
+          host: { bidirectionalMounts: false },
+        },
         'image and host path': mounts(at('/i', { readonly: true, image: { image: 'x' } })),
         'writable image': mounts({ containerPath: '/i', image: { image: 'x' } }),
         'sub-path of no image': mounts(at('/i', { imageSubPath: 'x' })),

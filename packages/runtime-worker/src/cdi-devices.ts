@@ -1,5 +1,5 @@
-// CDI devices of a request: the spec files are read at each use, for what writes them (device plugins,
-// vendors' tools) expects them to count at once.
+// CDI devices of a request: the spec files are read at each use, for what writes them (device
+// plugins, vendors' tools) expects them to count at once.
 
 import { realpathSync } from 'node:fs';
 import { open, readdir, stat } from 'node:fs/promises';

@@ -37,8 +37,8 @@ export function isBind(mount: CdiMount): boolean {
 }
 
 /**
- * Applies all edits, in their order. Raises wrong_state for a device node that this host hasn't, and
- * unsupported for what the handler or the host can't.
+ * Applies all edits, in their order. Raises wrong_state for a device node that this host hasn't,
+ * and unsupported for what the handler or the host can't.
  */
 export function applyCdiEdits(
   spec: Spec,

@@ -1,5 +1,5 @@
-// A CDI spec file (Container Device Interface, SPEC.md, versions 0.3.0 to 1.1.0): its shape, what its
-// values may be, and which version each field needs.
+// A CDI spec file (Container Device Interface, SPEC.md, versions 0.3.0 to 1.1.0): its shape, what
+// its values may be, and which version each field needs.
 
 import { Failure } from '@cribus/contracts/failure.ts';
 import * as v from 'valibot';
@@ -93,15 +93,25 @@ const IntelRdtSchema = v.strictObject({
 
 const NetDeviceSchema = v.strictObject({ hostInterfaceName: text, name: text });
 
-const EditsSchema = v.strictObject({
-  env: list(variable),
-  deviceNodes: list(DeviceNodeSchema),
-  netDevices: list(NetDeviceSchema),
-  mounts: list(MountSchema),
-  hooks: list(HookSchema),
-  intelRdt: optional(IntelRdtSchema),
-  additionalGids: list(whole(0, UINT32_MAX)),
-});
+const groups = list(whole(0, UINT32_MAX));
+
+const EditsSchema = v.pipe(
+  v.strictObject({
+    env: list(variable),
+    deviceNodes: list(DeviceNodeSchema),
+    netDevices: list(NetDeviceSchema),
+    mounts: list(MountSchema),
+    hooks: list(HookSchema),
+    intelRdt: optional(IntelRdtSchema),
+    additionalGids: groups,
+    // SPEC.md spells it in both ways.
+    additionalGIDs: groups,
+  }),
+  v.transform(({ additionalGIDs, ...edits }) => ({
+    ...edits,
+    additionalGids: [...edits.additionalGids, ...additionalGIDs],
+  })),
+);
 
 const SpecSchema = v.strictObject({
   cdiVersion: text,

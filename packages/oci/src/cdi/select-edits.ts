@@ -19,10 +19,11 @@ interface Found {
 }
 
 /**
- * The edits in the order in which they are applied: of each device those of its file, once, and then
- * its own (SPEC.md, "OCI Edits"). A device of a later directory takes the place of one of the same name
- * in an earlier one. Raises not_found for devices that no file has, with the directories and with the
- * files that could not be read; wrong_state for a device that two files of one directory have.
+ * The edits in the order in which they are applied: of each device those of its file, once, and
+ * then its own (SPEC.md, "OCI Edits"). A device of a later directory takes the place of one of the
+ * same name in an earlier one. Raises not_found for devices that no file has, with the directories
+ * and with the files that could not be read; wrong_state for a device that two files of one
+ * directory have.
  */
 export function selectCdiEdits(
   names: readonly string[],
