@@ -77,6 +77,17 @@ describe('a pseudo terminal', () => {
     }
   });
 
+  it('says which signals its characters stand for, none when it is raw', () => {
+    const fresh = openTerminal({ raw: false });
+    assert.deepEqual(fresh.signalsOf(Buffer.from('a\x03b')), ['SIGINT']);
+    assert.deepEqual(fresh.signalsOf(Buffer.from('\x1c\x1a')), ['SIGQUIT', 'SIGTSTP']);
+    assert.deepEqual(fresh.signalsOf(Buffer.from('\0ab\r')), []);
+    fresh.close();
+    const raw = openTerminal({ raw: true });
+    assert.deepEqual(raw.signalsOf(Buffer.from('\x03')), []);
+    raw.close();
+  });
+
   it('leaves no descriptor when it is closed', async () => {
     const open = () =>
       readdirSync('/proc/self/fd').filter((fd) => existsSync(`/proc/self/fd/${fd}`));

@@ -29,6 +29,11 @@ export interface Terminal {
   readRest(): Buffer;
   /** Whoever is in the foreground of the terminal is told by SIGWINCH. Nothing once it is closed. */
   resize(size: TerminalSize): void;
+  /**
+   * The signals that its line discipline makes of these bytes now, as of Ctrl-C; for a terminal that
+   * controls nobody, whose kernel sends them to nobody.
+   */
+  signalsOf(input: Uint8Array): NodeJS.Signals[];
   /** Closes what is open, the stream too. */
   close(): void;
 }
@@ -58,6 +63,14 @@ const RAW_FLAGS = [
   { clear: 0x30 | 0x100, set: 0x30 },
   // ISIG ICANON ECHO ECHONL IEXTEN
   { clear: 0x01 | 0x02 | 0x08 | 0x40 | 0x8000, set: 0 },
+] as const;
+const C_LFLAG_OFFSET = 12;
+const ISIG = 0x01;
+/** VINTR, VQUIT and VSUSP among the characters. */
+const SIGNAL_CHARACTERS = [
+  { index: 0, signal: 'SIGINT' },
+  { index: 1, signal: 'SIGQUIT' },
+  { index: 10, signal: 'SIGTSTP' },
 ] as const;
 const WINSIZE_BYTES = 8;
 const READ_BYTES = 16 * 1024;
@@ -111,6 +124,7 @@ function masterOf(opened: { master: number }): Omit<Terminal, 'slaveFd' | 'close
       size.writeUInt16LE(Math.min(columns, SIZE_MAX), 2);
       checked(libc().ioctl(opened.master, TIOCSWINSZ, 'void *', size), 'ioctl', 'TIOCSWINSZ');
     },
+    signalsOf: (input) => (opened.master < 0 ? [] : signalsOf(opened.master, input)),
     close: () => {
       stream?.destroy();
       if (opened.master >= 0) closeSync(opened.master);
@@ -141,6 +155,17 @@ function readAll(fd: number): Buffer {
     }
   }
   return Buffer.concat(chunks);
+}
+
+function signalsOf(fd: number, input: Uint8Array): NodeJS.Signals[] {
+  const termios = Buffer.alloc(TERMIOS_BYTES);
+  checked(libc().ioctl(fd, TCGETS, 'void *', termios), 'ioctl', 'TCGETS');
+  if ((termios.readUInt32LE(C_LFLAG_OFFSET) & ISIG) === 0) return [];
+  // A character that is switched off is zero.
+  return SIGNAL_CHARACTERS.filter(({ index }) => {
+    const character = termios[C_CC_OFFSET + index] ?? 0;
+    return character !== 0 && input.includes(character);
+  }).map(({ signal }) => signal);
 }
 
 /** As cfmakeraw(3) of the C library has it. */

@@ -14,7 +14,7 @@ import { adoptTerminal, openTerminal } from '@cribus/host/terminals.ts';
 import { type ExecFiles, type ExecOrder, readPid } from './exec-order.ts';
 import { type Pump, pour, pump, type SessionChannel } from './session-channel.ts';
 import { TERMINAL_SOCKET_INFIX } from './sessions.ts';
-import { terminalInput } from './terminal-input.ts';
+import { readSize, terminalInput } from './terminal-input.ts';
 import type { Worker } from './worker.ts';
 
 export interface Launch {
@@ -37,6 +37,7 @@ export interface Launched {
 
 const STDERR_KEPT_MAX = 4096;
 const SIGNAL_BASE = 128;
+const START_LOOK_MS = 10;
 
 /** Throws when the engine can't be started at all. */
 export function launch(worker: Worker, what: Launch): Launched {
@@ -162,21 +163,10 @@ function foregroundOnTerminal(worker: Worker, what: Launch): Launched {
   const { order, channel } = what;
   const terminal = openTerminal({ raw: false });
   try {
+    const first = channel.peek(FRAME.resize);
+    if (first !== undefined) terminal.resize(readSize(first));
     const master = terminal.openMaster();
     const output = pump(master, channel, { type: FRAME.stdout, onData: () => order.stdout });
-    const running: { child?: Child } = {};
-    channel.receive(
-      terminalInput({
-        channel,
-        master,
-        stdin: order.stdin,
-        resize: (size) => {
-          terminal.resize(size);
-          // It is nobody's controlling terminal on the host, so that the kernel tells nobody.
-          running.child?.kill('SIGWINCH');
-        },
-      }),
-    );
     const { slaveFd } = terminal;
     const child = spawn({
       command: worker.engine.command,
@@ -185,11 +175,27 @@ function foregroundOnTerminal(worker: Worker, what: Launch): Launched {
       stderr: 'null',
       fds: { 0: slaveFd, 1: slaveFd, 2: slaveFd },
     });
-    running.child = child;
     terminal.closeSlave();
+    // The terminal controls nobody: the kernel would throw unread output away when the engine, as
+    // the one that it controls, ends. So the engine is told by us, and passes the signals on.
+    const take = terminalInput({
+      ...{ channel, master, stdin: order.stdin },
+      resize: (size) => {
+        terminal.resize(size);
+        child.kill('SIGWINCH');
+      },
+    });
+    const exited = foregroundExit(worker, what, child, () => '');
+    void awaitStart(worker, what, child).then(() =>
+      channel.receive((type, payload) => {
+        const signals = type === FRAME.stdin ? terminal.signalsOf(payload) : [];
+        take(type, payload);
+        for (const signal of order.stdin ? signals : []) child.kill(signal);
+      }),
+    );
     return {
       engine: child,
-      exited: foregroundExit(worker, what, child, () => ''),
+      exited,
       outputs: () => [output],
       finish: () => {
         const rest = terminal.readRest();
@@ -215,6 +221,15 @@ async function orphanExit(
   const status = await reapOrphan(await readPid(what.files.pid));
   // wait(2): the low seven bits are the signal, the next byte the code.
   return (status & 0x7f) === 0 ? (status >> 8) & 0xff : SIGNAL_BASE + (status & 0x7f);
+}
+
+/** Resolves once the command runs, and the engine passes signals on instead of dying of them. */
+async function awaitStart(worker: Worker, { files }: Launch, engine: Child): Promise<void> {
+  let over = false;
+  void engine.exited.then(() => {
+    over = true;
+  });
+  while (!over && (await readPid(files.pid)) === 0) await worker.service.clock.sleep(START_LOOK_MS);
 }
 
 async function foregroundExit(

@@ -104,7 +104,10 @@ export function sessionSuite(options: SessionSuiteOptions): void {
 
     it('give a terminal of the size that was told first, and then the next one', async () => {
       const session = dialSession(
-        await exec('tty -s && echo yes; stty size; read line; stty size; exit 5', { tty: true }),
+        await exec(
+          'test -t 0 && test -t 1 && test -t 2 && echo yes; stty size; read line; stty size; exit 5',
+          { tty: true },
+        ),
       );
       session.resize(133, 44);
       await session.until('44 133\r\n');
