@@ -66,7 +66,11 @@ describe('volumes and devices of the host', () => {
   const run = async (handler: string, container: Container, privileged = false) => {
     const { stack, image } = suite;
     const linux = { securityContext: { privileged } };
-    const pod = { linux: { securityContext: { privileged, namespaceOptions: { pid: NamespaceMode.CONTAINER } } } };
+    const pod = {
+      linux: {
+        securityContext: { privileged, namespaceOptions: { pid: NamespaceMode.CONTAINER } },
+      },
+    };
     const { containerId } = await runPod(stack, {
       image,
       script: SLEEP,
