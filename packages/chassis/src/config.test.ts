@@ -17,7 +17,7 @@ const ERRORS: readonly (readonly [text: string, message: string])[] = [
   ],
   [
     '[runtimes.handlers.runc]\nfamily = "runc"\nengine = "runc"\nbinary = "x"',
-    'c.toml: runtimes.handlers.runc.binary: there is no such key; allowed are family, engine, platform, network, extra_args, pod_annotations, container_annotations',
+    'c.toml: runtimes.handlers.runc.binary: there is no such key; allowed are family, engine, platform, network, image_platform, extra_args, pod_annotations, container_annotations',
   ],
   ['[nat]\nurl = ""', 'c.toml: nat: there is no such key; allowed are node, paths, nats, redis, '],
   ['[nats]\nurl = 7', 'c.toml: nats.url = 7: must be a text in quotes'],
