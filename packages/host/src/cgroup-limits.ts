@@ -44,9 +44,7 @@ export type UndoLimits = () => Promise<void>;
  */
 export async function writeLimits(writes: readonly LimitWrite[]): Promise<UndoLimits> {
   const replaced: LimitWrite[] = [];
-  const undo = async () => {
-    for (const { file, value } of replaced.splice(0).reverse()) await restore(file, value);
-  };
+  const undo = undoOf(replaced);
   for (const { file, value } of writes) {
     try {
       const before = readCgroupFile(file);
@@ -63,6 +61,22 @@ export async function writeLimits(writes: readonly LimitWrite[]): Promise<UndoLi
     }
   }
   return undo;
+}
+
+/** Reads what is to be put back should somebody else's writes to these files have to be undone. */
+export function rememberLimits(writes: readonly LimitWrite[]): UndoLimits {
+  return undoOf(
+    writes.flatMap(({ file }) => {
+      const value = readCgroupFile(file);
+      return value === undefined ? [] : [{ file, value }];
+    }),
+  );
+}
+
+function undoOf(replaced: LimitWrite[]): UndoLimits {
+  return async () => {
+    for (const { file, value } of replaced.splice(0).reverse()) await restore(file, value);
+  };
 }
 
 /** A file with several lines takes one at a time; an empty one is emptied by a line of its own. */

@@ -18,7 +18,7 @@ import {
   untilEmpty,
   writeCgroupFile,
 } from './cgroup-files.ts';
-import { limitWritesV1, writeLimits } from './cgroup-limits.ts';
+import { type CgroupLimits, limitWritesV1, rememberLimits, writeLimits } from './cgroup-limits.ts';
 import { usageV1, type V1Roots } from './cgroup-usage-v1.ts';
 import type { CgroupHost } from './cgroups.ts';
 import { isErrno, systemError } from './errno.ts';
@@ -49,6 +49,11 @@ export function cgroupV1(
     for (const root of roots) collectPids(cgroupDirectory(root, path), found);
     return [...found];
   };
+  const limitWrites = (path: string, limits: CgroupLimits) =>
+    limitWritesV1(limits, (controller) => {
+      const root = rootOf(controller);
+      return root === undefined ? undefined : ownCgroupDirectory(root, path);
+    });
   return {
     version: 'v1',
     controllers: hierarchies.flatMap(({ controllers }) => controllers),
@@ -82,13 +87,8 @@ export function cgroupV1(
       for (const root of roots) await joinCgroup(ownCgroupDirectory(root, path), pid);
     },
     pids,
-    setLimits: async (path, limits) =>
-      await writeLimits(
-        limitWritesV1(limits, (controller) => {
-          const root = rootOf(controller);
-          return root === undefined ? undefined : ownCgroupDirectory(root, path);
-        }),
-      ),
+    setLimits: async (path, limits) => await writeLimits(limitWrites(path, limits)),
+    rememberLimits: (path, limits) => rememberLimits(limitWrites(path, limits)),
     oomKills: (path) => {
       const memory = rootOf('memory');
       if (memory === undefined) return undefined;

@@ -17,7 +17,7 @@ import {
   untilEmpty,
   writeCgroupFile,
 } from './cgroup-files.ts';
-import { limitWritesV2, writeLimits, writeOnPool } from './cgroup-limits.ts';
+import { limitWritesV2, rememberLimits, writeLimits, writeOnPool } from './cgroup-limits.ts';
 import { usageV2 } from './cgroup-usage-v2.ts';
 import type { CgroupHost } from './cgroups.ts';
 import { isErrno, systemError } from './errno.ts';
@@ -65,6 +65,8 @@ export function cgroupV2(root: string): CgroupHost {
       if (limits.memoryBytes !== undefined) await makeRoom(directory, limits.memoryBytes);
       return await writeLimits(limitWritesV2(limits, directory));
     },
+    rememberLimits: (path, limits) =>
+      rememberLimits(limitWritesV2(limits, ownCgroupDirectory(root, path))),
     oomKills: (path) => {
       const kills = readCounts(`${cgroupDirectory(root, path)}/memory.events`).get('oom_kill');
       return kills === undefined ? undefined : Number(kills);

@@ -39,6 +39,8 @@ export interface CgroupHost {
    * below what is in use and can't be reclaimed.
    */
   setLimits(path: string, limits: CgroupLimits): Promise<UndoLimits>;
+  /** Changes nothing: what puts these limits back as they are now, whoever changes them meanwhile. */
+  rememberLimits(path: string, limits: CgroupLimits): UndoLimits;
   /**
    * How many times the OOM killer struck in it (memory.oom_control oom_kill, memory.events).
    * Undefined when it can't be read.

@@ -101,11 +101,13 @@ async function apply(worker: Worker, change: Change): Promise<Applied> {
   };
   try {
     if (worker.driver.limitsBy === 'engine') {
-      const { signal } = change;
       const undoSignal = () => worker.service.clock.timeout(UNDO_BUDGET_MS);
-      // Before: one that fails may have done a part of it.
-      undos.push(() => worker.engine.update(record.id, former.resources, undoSignal()));
-      await worker.engine.update(record.id, built.resources, signal);
+      // Before: one that fails may have done a part of it. Systemd is told, then the files are put back.
+      undos.push(worker.cgroups.rememberLimits(record.cgroupPath, limits));
+      undos.push(() =>
+        worker.engine.update(record.id, unlimitedOr(former.resources), undoSignal()),
+      );
+      await worker.engine.update(record.id, built.resources, change.signal);
       // Engines leave huge pages out of an update, and systemd knows nothing of them.
       const { hugePages } = limits;
       if (hugePages !== undefined) {
@@ -124,6 +126,18 @@ async function apply(worker: Worker, change: Change): Promise<Applied> {
   }
   return { resources, notes: [...built.notes, ...score.notes], undo };
 }
+
+/** What a container has that was made with these limits, spelled out: an update takes it for unset else. */
+function unlimitedOr(limits: Omit<SpecResources, 'devices'>): Omit<SpecResources, 'devices'> {
+  return {
+    ...limits,
+    memory: { limit: -1, swap: -1, ...limits.memory },
+    cpu: { ...CPU_DEFAULTS, ...limits.cpu },
+  };
+}
+
+/** Of a new cgroup (Linux, sched-bwc.rst, and 1024 shares). */
+const CPU_DEFAULTS = { shares: 1024, quota: -1, period: 100_000 };
 
 /** Only what the update names; of the rest somebody else may have made something better. */
 function limitsOf(

@@ -166,6 +166,13 @@ export function classify(operation: EngineOperation, exit: EngineExit): Failure 
   const details = { stage: `engine ${operation}` };
   const looksBad = BAD_COMMAND.test(message);
   if (operation === 'exec' && looksBad) return new Failure('invalid_argument', message, details);
+  if (operation === 'update') {
+    // runc names a limit below what is in use, crun only the kernel's words.
+    const inUse = /unable to set memory limit|resource busy|below current usage/i.test(message);
+    const refused = /invalid argument|out of range|permission denied|too large/i.test(message);
+    if (inUse) return new Failure('wrong_state', message, details);
+    if (refused) return new Failure('invalid_argument', message, details);
+  }
   if (operation !== 'create') {
     for (const [words, kind] of WORDS) {
       if (words.test(message)) return new Failure(kind, message, details);
