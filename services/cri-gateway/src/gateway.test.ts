@@ -245,7 +245,7 @@ describe('the gateway over its socket', () => {
         /^3 config.metadata is missing/,
       ],
       [() => ask(images, 'pullImage', {}), /^3 image is missing/],
-      [() => ask(runtime, 'attach', { containerId: CONTAINER }), /^12 Attach: /],
+      [() => ask(runtime, 'attach', { containerId: CONTAINER }), /^3 one of stdin/],
     ];
     for (const [work, expected] of cases) assert.match(await codeOf(work()), expected);
     const absent = await ask(images, 'imageStatus', {

@@ -6,6 +6,7 @@ import {
 } from '@cribus/contracts/gen/cri/v1/services.ts';
 import {
   Client,
+  type ClientReadableStream,
   credentials,
   Metadata,
   type MethodDefinition,
@@ -37,6 +38,11 @@ export interface Cri {
     request: RequestOfMethod<M>,
     options?: CallOptions,
   ): Promise<ResponseOfMethod<M>>;
+  /** The answers of a streaming method as they come. */
+  stream<M extends Method>(
+    method: M,
+    request: RequestOfMethod<M>,
+  ): ClientReadableStream<ResponseOfMethod<M>>;
   close(): void;
 }
 
@@ -72,6 +78,18 @@ export function connectCri(endpoint: string): Cri {
           },
         );
       });
+    },
+    stream<M extends Method>(method: M, request: RequestOfMethod<M>) {
+      const definition = SERVICES[method] as unknown as MethodDefinition<
+        RequestOfMethod<M>,
+        ResponseOfMethod<M>
+      >;
+      return client.makeServerStreamRequest(
+        definition.path,
+        definition.requestSerialize,
+        definition.responseDeserialize,
+        request,
+      );
     },
     close: () => client.close(),
   };
