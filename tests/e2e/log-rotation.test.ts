@@ -174,7 +174,7 @@ describe('log rotation', () => {
 
   it('writes the lines of a terminal with their carriage returns, all of them as stdout', async () => {
     const { stack, image } = suite;
-    for (const handler of ['runc', 'crun']) {
+    for (const handler of HANDLERS) {
       const { containerId, logPath } = await runPod(stack, {
         image,
         script: 'echo out; echo err >&2; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal',

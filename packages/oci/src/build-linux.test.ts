@@ -136,6 +136,7 @@ describe('buildContainerSpec, of the kernel', () => {
         'negative shares': limits({ cpuShares: -1n }),
         'wrong set': limits({ cpusetCpus: '0;rm' }),
         'wrong page size': limits({ hugepageLimits: [{ pageSize: '../x', limit: 1n }] }),
+        'wrong file': limits({ unified: { '../memory.high': '1' } }),
       },
       ({ spec, notes }) => {
         const { devices: _devices, ...rest } = spec.linux.resources;

@@ -10,6 +10,9 @@ import type { HostFacts } from './spec-input.ts';
  */
 const MEMORY_MIN_BYTES = 4 * 1024 * 1024;
 
+/** A file of a controller, in no other directory (runtime-spec, config-linux.md, unified). */
+const UNIFIED_NAME = /^[a-z]+(\.[A-Za-z0-9_]+)+$/;
+
 /** The range of oom_score_adj (proc(5)). */
 const OOM_SCORE_ADJ_MIN = -1000;
 const OOM_SCORE_ADJ_MAX = 1000;
@@ -37,6 +40,10 @@ export function buildResources(input: ResourcesInput, invalid: Invalid): BuiltRe
   const unified = Object.keys(asked.unified).length > 0 ? asked.unified : undefined;
   if (unified !== undefined && input.host.cgroupVersion === 'v1') {
     notes.push('the unified settings are left out: this host has cgroup v1');
+  }
+  for (const name of Object.keys(asked.unified)) {
+    if (UNIFIED_NAME.test(name)) continue;
+    throw invalid('unified', `${quoted(name)} is not the name of a control file like memory.high`);
   }
   const huge = asked.hugepageLimits.map(({ pageSize, limit }) => {
     if (/^\d+[KMGT]?B$/.test(pageSize)) return { pageSize, limit: toNumber(limit) };
