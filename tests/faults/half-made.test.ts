@@ -57,7 +57,8 @@ describe('owners killed while things are made and removed', () => {
       RunPodSandboxRequest.fromPartial({ config: sandboxConfig, runtimeHandler: handler }),
       options,
     );
-    const config = shellContainer(node.image, 'sleep 1000');
+    const mounts = [{ containerPath: '/v', readonly: true, image: { image: node.image } }];
+    const config = shellContainer(node.image, 'sleep 1000', { mounts });
     const { containerId } = await cri.call(
       'createContainer',
       CreateContainerRequest.fromPartial({ podSandboxId, config, sandboxConfig }),
