@@ -1,8 +1,6 @@
 // The bytes of an exec, attach or port-forward: frames over a unix socket of the owner. The dialling
 // side (the gateway) sends `secret` first; then input flows one way, output and one end the other.
-// Whoever is slow makes the other wait: a side that can't pass bytes on stops reading the socket. A
-// frame of no bytes of stdout means nothing; the owner sends one now and then while it takes no input,
-// to learn whether the other side is still there.
+// Whoever is slow makes the other wait: a side that can't pass bytes on stops reading the socket.
 
 import type { Writable } from 'node:stream';
 import { FAILURES, Failure, type FailureKind } from './failure.ts';
@@ -64,14 +62,16 @@ export function writeFrames(to: Writable, type: FrameType, payload: Uint8Array):
   let free = true;
   // Header and payload leave in one system call.
   to.cork();
-  for (let at = 0; at < payload.length; at += FRAME_PAYLOAD_BYTES_MAX) {
+  let at = 0;
+  do {
     const piece = payload.subarray(at, at + FRAME_PAYLOAD_BYTES_MAX);
     const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
     header[0] = type;
     header.writeUInt32BE(piece.length, 1);
-    to.write(header);
-    free = to.write(piece);
-  }
+    free = to.write(header);
+    if (piece.length > 0) free = to.write(piece);
+    at += FRAME_PAYLOAD_BYTES_MAX;
+  } while (at < payload.length);
   to.uncork();
   return free;
 }

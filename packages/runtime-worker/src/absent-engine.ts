@@ -33,6 +33,7 @@ export function absentEngine({
     },
     killProcessTree: refuse('kill'),
     update: refuse('update'),
+    portForward: refuse('port-forward'),
     remove: async (id) => {
       for (const name of await stateOf(id)) await removeTree(join(root, name));
     },

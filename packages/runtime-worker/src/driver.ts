@@ -19,7 +19,8 @@ export type EngineOperation =
   | 'exec'
   | 'ps'
   | 'update'
-  | 'events';
+  | 'events'
+  | 'port-forward';
 
 /** How an engine command ended; `output` is what it said (stderr, or conmon's sync message). */
 export interface EngineExit {
@@ -45,6 +46,12 @@ export interface SpecRole {
   /** Of the CRI container; empty for a sandbox's process. */
   readonly name: string;
 }
+
+/**
+ * `netns`: dialling localhost in the pod's network namespace. `engine`: a command of the engine.
+ * `pod-address`: dialling the pod's own address from the host.
+ */
+export type PortForwardStrategy = 'netns' | 'engine' | 'pod-address';
 
 /** Nearly pure data: what differs between families. */
 export interface RuntimeDriver {
@@ -92,6 +99,8 @@ export interface RuntimeDriver {
    * pipes or the terminal that it is started on.
    */
   readonly execMode: 'detached' | 'foreground';
+  /** Ways to a port of a pod that has a network of its own, in the order in which they are tried. */
+  readonly portForward: readonly PortForwardStrategy[];
   /** Changes the spec in the family's way; pure. */
   amendSpec(spec: Spec, role: SpecRole): Spec;
   /** Further global arguments of one create; pure. */

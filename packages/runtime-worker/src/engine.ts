@@ -41,6 +41,11 @@ export interface Engine {
   /** Frees the engine's state and the cgroup of a dead container; success when it is unknown. */
   remove(id: string, signal: AbortSignal): Promise<void>;
   state(id: string, signal: AbortSignal): Promise<EngineState | undefined>;
+  /** Connects a unix socket of ours with a port of a sandbox; ends once it is connected (runsc). */
+  portForward(
+    sandboxId: string,
+    to: { readonly port: number; readonly socketPath: string; readonly signal: AbortSignal },
+  ): Promise<void>;
   /** The exit code, once it has exited; undefined when nobody knows it any more. */
   wait(id: string, signal: AbortSignal): Promise<number | undefined>;
   /** What a running container uses, as the engine counts it; undefined when it is gone. */
@@ -201,6 +206,9 @@ export function createEngine(options: EngineOptions): Engine {
         if (isFailure(error, 'not_found', 'wrong_state')) return undefined;
         throw error;
       }),
+    portForward: async (sandboxId, { port, socketPath, signal }) => {
+      await command('port-forward', ['--stream', socketPath, sandboxId, String(port)], signal);
+    },
     wait: (id, signal) =>
       command('wait', [id], signal).then(parseWait, (error: unknown) => {
         if (isFailure(error, 'not_found')) return undefined;

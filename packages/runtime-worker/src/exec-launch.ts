@@ -13,7 +13,7 @@ import { type Child, type SpawnResult, spawn } from '@cribus/host/spawn.ts';
 import { adoptTerminal, openTerminal } from '@cribus/host/terminals.ts';
 import { type ExecFiles, type ExecOrder, readPid } from './exec-order.ts';
 import { type Pump, pour, pump, type SessionChannel } from './session-channel.ts';
-import { TERMINAL_SOCKET_INFIX } from './sessions.ts';
+import { ENGINE_SOCKET_INFIX } from './sessions.ts';
 import { readSize, terminalInput } from './terminal-input.ts';
 import type { Worker } from './worker.ts';
 
@@ -109,7 +109,7 @@ function onPipes(worker: Worker, what: Launch): Launched {
 function detachedOnTerminal(worker: Worker, what: Launch): Launched {
   const { order, channel } = what;
   const suffix = randomBytes(4).toString('hex');
-  const path = `${worker.paths.sessionSocket}${TERMINAL_SOCKET_INFIX}${suffix}`;
+  const path = `${worker.paths.sessionSocket}${ENGINE_SOCKET_INFIX}${suffix}`;
   const inbox = openDescriptorInbox(path);
   const outputs: Pump[] = [];
   const opened: { terminal?: ReturnType<typeof adoptTerminal>; closed: boolean } = {

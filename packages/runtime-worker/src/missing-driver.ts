@@ -30,6 +30,7 @@ export function missingDriver(config: HandlerConfig, cause: Failure): RuntimeDri
     exitSource: config.family === 'gvisor' ? 'wait' : 'monitor',
     statsSource: 'cgroup',
     signalBy: config.family === 'gvisor' ? 'engine' : 'process',
+    portForward: [],
     execMode: config.family === 'gvisor' ? 'foreground' : 'detached',
     limitsBy: config.family === 'gvisor' ? 'nobody' : 'cgroup',
     amendSpec: (spec) => spec,

@@ -15,8 +15,8 @@ import { createChannel, readFrames, type SessionChannel } from './session-channe
 /** Prepared and not dialled yet; a probe every second of 500 containers stays far below. */
 const PENDING_MAX = 4096;
 
-/** Behind the path of the socket, before some letters: sockets on which engines hand terminals over. */
-export const TERMINAL_SOCKET_INFIX = '.t-';
+/** Behind the path of the socket, before some letters: sockets that engines dial. */
+export const ENGINE_SOCKET_INFIX = '.e-';
 
 /** Does the session's work on the connection; its failure is the last frame. */
 export type SessionWork = (channel: SessionChannel) => Promise<void>;
@@ -71,7 +71,7 @@ export function createSessions(service: Service, socketPath: string): Sessions {
       }
       await mkdir(dirname(socketPath), { recursive: true, mode: 0o700 });
       const left = (await readdir(dirname(socketPath))).filter((name) =>
-        name.startsWith(`${basename(socketPath)}${TERMINAL_SOCKET_INFIX}`),
+        name.startsWith(`${basename(socketPath)}${ENGINE_SOCKET_INFIX}`),
       );
       for (const name of left) await rm(join(dirname(socketPath), name), { force: true });
       await rm(socketPath, { force: true });

@@ -11,6 +11,7 @@ import type {
   DriverProbe,
   EngineExit,
   EngineOperation,
+  PortForwardStrategy,
   RuntimeDriver,
   SpecRole,
 } from '@cribus/runtime-worker/driver.ts';
@@ -24,9 +25,10 @@ const PROBE_BUDGET_MS = 10_000;
 export const probeGvisor: DriverProbe = async (options) => {
   const enginePath = findEngine(options.config.engine);
   const signal = AbortSignal.any([options.signal, options.clock.timeout(PROBE_BUDGET_MS)]);
-  const [version, flags] = await Promise.all([
+  const [version, flags, help] = await Promise.all([
     run({ command: enginePath, args: ['--version'], signal }),
     run({ command: enginePath, args: ['flags'], signal }),
+    run({ command: enginePath, args: ['help'], signal }),
   ]);
   if (version.exitCode !== 0) {
     throw new Failure('unavailable', `${enginePath} --version failed: ${version.stderr}`);
@@ -53,8 +55,14 @@ export const probeGvisor: DriverProbe = async (options) => {
     mode,
     args: [...args, ...(options.cgroupDriver === 'systemd' ? ['--systemd-cgroup'] : [])],
     networkSetting: options.config.network,
+    commands: commandsOf(`${help.stdout}\n${help.stderr}`),
   });
 };
+
+/** The names in the list that `runsc help` prints. */
+export function commandsOf(help: string): string[] {
+  return [...help.matchAll(/^\t(\S+)\s/gm)].map((match) => match[1] ?? '');
+}
 
 /**
  * What every command gets, of the flags that this release knows. Without an overlay of its own in
@@ -76,6 +84,16 @@ interface Probed {
   readonly mode: Mode;
   readonly args: readonly string[];
   readonly networkSetting: 'auto' | 'sandbox' | 'host';
+  readonly commands: readonly string[];
+}
+
+/**
+ * Its own network stack has a loopback of its own, which nothing in the pod's network namespace
+ * reaches: the engine does, and the pod's address for what listens on it.
+ */
+function portForwardWays({ mode, commands }: Probed): readonly PortForwardStrategy[] {
+  if (mode.network === 'host') return ['netns'];
+  return commands.includes('port-forward') ? ['engine', 'pod-address'] : ['pod-address'];
 }
 
 /** The driver as data. */
@@ -122,6 +140,7 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     statsSource: 'engine',
     signalBy: 'engine',
     execMode: 'foreground',
+    portForward: portForwardWays(probed),
     // A container inside the Sentry has no process of its own on the host (`runsc update` of releases
     // that have it writes to a cgroup without any).
     limitsBy: 'nobody',

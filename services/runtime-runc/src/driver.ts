@@ -6,6 +6,7 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import { writeFileAtomic } from '@cribus/host/files.ts';
 import { listMounts } from '@cribus/host/mounts.ts';
 import { run } from '@cribus/host/spawn.ts';
+import { type CheckpointAbility, probeCheckpoint } from '@cribus/runtime-worker/checkpoint/criu.ts';
 import type {
   DriverProbe,
   EngineExit,
@@ -65,10 +66,17 @@ export const probeRunc: DriverProbe = async (options) => {
     wrapper === undefined
       ? enginePath
       : await writeWrapper(join(options.runDirectory, 'engine-v1'), enginePath);
+  const withoutCriu = flavour === 'crun' && !/\+CRIU/.test(versionText);
+  const checkpoints = await probeCheckpoint({
+    clock: options.clock,
+    signal: options.signal,
+    ...(withoutCriu ? { engineLacks: `${enginePath} was built without criu` } : {}),
+  });
   return describeDriver({
     enginePath,
     command,
     flavour,
+    checkpoints,
     version: versionOf(versionText),
     features: parseFeatures(features.exitCode === 0 ? features.stdout.toString('utf8') : ''),
     systemd: options.cgroupDriver === 'systemd',
@@ -81,6 +89,7 @@ interface Probed {
   readonly enginePath: string;
   readonly command: string;
   readonly flavour: Flavour;
+  readonly checkpoints: CheckpointAbility;
   readonly version: string;
   readonly features: EngineFeatures;
   readonly systemd: boolean;
@@ -104,11 +113,11 @@ export function describeDriver(probed: Probed): RuntimeDriver {
       // The worker maps layers and volumes itself, whatever the engine can.
       userNamespaces: probed.noUserNamespaces === undefined,
       supplementalGroupsPolicy: true,
-      checkpoint: false,
+      checkpoint: probed.checkpoints.possible,
       hostProcesses: true,
       hostNetwork: true,
     },
-    details: { engine: probed.flavour },
+    details: { engine: probed.flavour, checkpoint: probed.checkpoints.words },
     command: probed.command,
     // crun takes what stands before a colon for a kind of log.
     logPrefix: probed.flavour === 'crun' ? 'file:' : '',
@@ -124,6 +133,7 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     statsSource: 'cgroup',
     signalBy: 'process',
     execMode: 'detached',
+    portForward: ['netns'],
     limitsBy: probed.systemd ? 'engine' : 'cgroup',
     amendSpec: (spec) => spec,
     classify,
