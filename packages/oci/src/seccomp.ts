@@ -66,6 +66,9 @@ function seccompProfile(
 ): SecurityProfile | undefined {
   const profile = security.seccomp ?? legacyProfile(security.seccompProfilePath, invalid);
   if (profile === undefined) return undefined;
+  if (!Object.values(ProfileType).includes(profile.profileType)) {
+    throw invalid('seccomp.profile_type', `${profile.profileType} is not a type of profile`);
+  }
   const local = profile.profileType === ProfileType.Localhost;
   if (local && profile.localhostRef === '') {
     throw invalid('seccomp.localhost_ref', 'a Localhost profile needs the path of its file');

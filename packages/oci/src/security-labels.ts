@@ -39,6 +39,9 @@ export function buildAppArmor(
       asked === undefined && !host.appArmor ? [] : [`apparmor: this host has ${lacking}`];
     return { profile: undefined, notes };
   }
+  if (type !== ProfileType.Localhost) {
+    throw invalid('apparmor.profile_type', `${type} is not a type of profile`);
+  }
   const name = (asked?.localhostRef ?? '').replace(/^localhost\//, '');
   if (name === '') throw invalid('apparmor.localhost_ref', 'a Localhost profile needs a name');
   if (!host.appArmor) {

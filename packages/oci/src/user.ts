@@ -40,6 +40,10 @@ const ID_MAX = 4294967294;
  */
 export function resolveUser(input: UserInput, invalid: Invalid): SpecUser {
   const { security } = input;
+  const { supplementalGroupsPolicy: policy } = security;
+  if (!Object.values(SupplementalGroupsPolicy).includes(policy)) {
+    throw invalid('supplemental_groups_policy', `${policy} is not a policy: Merge or Strict`);
+  }
   const asked = askedUser(input, invalid);
   const passwd = parsePasswd(input.passwd);
   const groups = parseGroup(input.group);
@@ -56,7 +60,7 @@ export function resolveUser(input: UserInput, invalid: Invalid): SpecUser {
       ? (entry?.gid ?? 0)
       : groupId(asked.group, groups, { field: asked.groupField, invalid });
   const additional = new Set([gid]);
-  if (security.supplementalGroupsPolicy === SupplementalGroupsPolicy.Merge && entry !== undefined) {
+  if (policy === SupplementalGroupsPolicy.Merge && entry !== undefined) {
     for (const { name, gid: member, members } of groups) {
       // A group of the user's own name is the primary one of its passwd line, not a membership.
       if (name !== entry.name && members.includes(entry.name)) additional.add(member);

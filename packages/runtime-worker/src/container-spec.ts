@@ -3,11 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
-import {
-  NamespaceMode,
-  type PodSandboxConfig,
-  SecurityProfile_ProfileType,
-} from '@cribus/contracts/gen/cri/v1/api.ts';
+import { NamespaceMode, type PodSandboxConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
 import {
   ContainerPhase,
   type ContainerRecord,
@@ -19,6 +15,8 @@ import { writeFileAtomic } from '@cribus/host/files.ts';
 import { isAlive } from '@cribus/host/processes.ts';
 import { buildContainerSpec } from '@cribus/oci/build-spec.ts';
 import type { ImageConfig } from '@cribus/oci/image-config.ts';
+import { invalidOf, quoted } from '@cribus/oci/invalid-field.ts';
+import { localhostSeccompPath } from '@cribus/oci/seccomp.ts';
 import type { BuiltSpec, HostFacts, NamespacePaths } from '@cribus/oci/spec-input.ts';
 import { readCdiDevices } from './cdi-devices.ts';
 import { listHostDevices } from './host-facts.ts';
@@ -149,6 +147,10 @@ function pidNamespace(
 ): string | 'host' | 'own' {
   const inside = worker.driver.sandboxModel === 'root-container';
   if (mode === NamespaceMode.TARGET) {
+    if (ids.targetId === '') {
+      const why = 'namespace_options.pid TARGET needs the target_id of a container';
+      throw new Failure('invalid_argument', `container ${ids.containerId}: ${why}`);
+    }
     const target = requireContainer(worker, ids.targetId);
     if (target.sandboxId !== ids.sandboxId) {
       throw new Failure('invalid_argument', `container ${target.id} is in another sandbox`);
@@ -223,19 +225,16 @@ function pick(
 }
 
 async function readLocalhostSeccomp(record: ContainerRecord): Promise<string | undefined> {
-  const profile = record.config?.linux?.securityContext?.seccomp;
-  if (profile?.profileType !== SecurityProfile_ProfileType.Localhost) return undefined;
-  if (!isAbsolute(profile.localhostRef)) {
-    throw new Failure(
-      'invalid_argument',
-      `container ${record.id}: seccomp profile "${profile.localhostRef}" is not an absolute path`,
-    );
+  const invalid = invalidOf(`container ${record.id}`);
+  const path = localhostSeccompPath(record.config?.linux?.securityContext, invalid);
+  if (path === undefined) return undefined;
+  if (!isAbsolute(path)) {
+    throw invalid('seccomp.localhost_ref', `${quoted(path)} is not an absolute path`);
   }
-  return await readFile(profile.localhostRef, 'utf8').catch((error: unknown) => {
-    throw new Failure(
-      'invalid_argument',
-      `container ${record.id}: seccomp profile ${profile.localhostRef} can't be read`,
-      { cause: error },
-    );
-  });
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    const failure = invalid('seccomp.localhost_ref', `the profile ${quoted(path)} can't be read`);
+    throw new Failure('invalid_argument', failure.message, { cause: error });
+  }
 }
