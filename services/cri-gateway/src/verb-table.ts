@@ -7,6 +7,7 @@ import type {
 } from '@cribus/contracts/gen/cri/v1/services.ts';
 import type { Gateway, StreamVerb, Verb } from './gateway.ts';
 import { attach } from './verbs/attach.ts';
+import { checkpointContainer } from './verbs/checkpoint-container.ts';
 import { containerStats } from './verbs/container-stats.ts';
 import { containerStatus } from './verbs/container-status.ts';
 import { createContainer } from './verbs/create-container.ts';
@@ -164,7 +165,7 @@ export function criVerbs(gateway: Gateway): CriVerbTable {
     listPodSandboxMetrics: reads(listPodSandboxMetrics(gateway)),
     updateContainerResources: changes(updateContainerResources(gateway)),
     updatePodSandboxResources: changes(updatePodSandboxResources(gateway)),
-    checkpointContainer: { missing: 'checkpoints are not served yet' },
+    checkpointContainer: changes(checkpointContainer(gateway)),
     getContainerEvents: { stream: getContainerEvents(gateway), endless: true },
     // All of them or none: one UNIMPLEMENTED turns all off in a client (cri-client).
     streamPodSandboxes: streams(streamPodSandboxes(gateway)),

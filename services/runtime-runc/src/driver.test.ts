@@ -37,6 +37,7 @@ describe('the driver of runc and crun', () => {
       enginePath: '/usr/sbin/runc',
       command: '/usr/sbin/runc',
       flavour: 'runc',
+      checkpoints: { possible: false, words: 'criu is not installed on this host' },
       version: '1',
       features: parseFeatures('{"mountOptions":["ro","rro"]}'),
       systemd: true,
