@@ -9,8 +9,8 @@ import {
   createDeviceTable,
   type DeviceIo,
   type HugePageUsage,
+  limitOf,
   parseNumaStat,
-  readLimit,
   readNumber,
   readPressure,
   readTable,
@@ -51,8 +51,8 @@ export function usageV1(roots: V1Roots, path: string, options: UsageOptions): Cg
   };
   const stat = readTable(file('memory', 'memory.stat'));
   const memory = readNumber(file('memory', 'memory.usage_in_bytes'));
-  const memoryLimitBytes = readLimit(file('memory', 'memory.limit_in_bytes'));
-  const bothLimitBytes = readLimit(file('memory', 'memory.memsw.limit_in_bytes'));
+  const memoryLimitBytes = limitOf(stat('hierarchical_memory_limit'));
+  const bothLimitBytes = limitOf(stat('hierarchical_memsw_limit'));
   const unified = roots.unified === undefined ? undefined : cgroupDirectory(roots.unified, path);
   const pressure = (name: string) =>
     unified === undefined ? undefined : readPressure(`${unified}/${name}.pressure`);
@@ -122,7 +122,7 @@ function details({ file, directory, stat }: Files): CgroupDetails {
     ownPageFaults: stat('pgfault'),
     ownMajorPageFaults: stat('pgmajfault'),
     oomKills: oomKills(directory('memory')),
-    memoryReservationBytes: readLimit(file('memory', 'memory.soft_limit_in_bytes')),
+    memoryReservationBytes: limitOf(readNumber(file('memory', 'memory.soft_limit_in_bytes'))),
     memoryMigrate: readNumber(file('cpuset', 'cpuset.memory_migrate')),
     hugePages: hugePages(directory('hugetlb')),
     numaPages: numa === undefined ? [] : parseNumaStat(readUsageFile(numa) ?? '', undefined),

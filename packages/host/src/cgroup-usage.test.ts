@@ -112,11 +112,9 @@ describe('usage of a cgroup v1', () => {
       'cpu/p/cpu.cfs_period_us': '100000\n',
       'cpu/p/cpu.cfs_quota_us': '-1\n',
       'memory/p/memory.usage_in_bytes': '1000\n',
-      'memory/p/memory.limit_in_bytes': '4000\n',
-      'memory/p/memory.memsw.limit_in_bytes': '6000\n',
       'memory/p/memory.soft_limit_in_bytes': '9223372036854771712\n',
       'memory/p/memory.stat':
-        'pgfault 4\ninactive_file 1\ntotal_cache 450\ntotal_rss 300\ntotal_inactive_file 400\ntotal_pgfault 5\ntotal_swap 6\n',
+        'pgfault 4\ninactive_file 1\nhierarchical_memory_limit 4000\nhierarchical_memsw_limit 6000\ntotal_cache 450\ntotal_rss 300\ntotal_inactive_file 400\ntotal_pgfault 5\ntotal_swap 6\n',
       'memory/p/memory.oom_control': 'oom_kill_disable 0\nunder_oom 0\noom_kill 1\n',
       'memory/p/below/memory.oom_control': 'oom_kill 2\n',
       'memory/p/memory.numa_stat': 'total=2 N0=2\nanon=3 N0=3\nhierarchical_anon=5 N0=5\n',
@@ -171,8 +169,8 @@ describe('usage of a cgroup v1', () => {
   it('takes pressure from the cgroup2 mount of a hybrid host, and leaves out what is not counted', () => {
     write({
       'memory/p/memory.usage_in_bytes': '1000\n',
-      'memory/p/memory.limit_in_bytes': '9223372036854771712\n',
-      'memory/p/memory.stat': 'total_inactive_file 4000\n',
+      'memory/p/memory.stat':
+        'hierarchical_memory_limit 9223372036854771712\ntotal_inactive_file 4000\n',
       'unified/p/memory.pressure': 'some avg10=0.00 avg60=0.00 avg300=0.00 total=12\n',
     });
     assert.deepEqual(usageV1(roots(true), '/p', { details: false }), {

@@ -1,6 +1,6 @@
 // What a reading of a cgroup holds, and how its small files are read: synchronously and with few
 // system calls, because a node's containers are read once a second.
-import { closeSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readlinkSync, readSync, statSync } from 'node:fs';
 import { isErrno } from './errno.ts';
 
 /** As records.proto has it: a key that is absent is not counted by this kernel, or has no limit. */
@@ -145,9 +145,8 @@ export function readNumber(path: string | undefined): bigint | undefined {
   return text !== undefined && /^\d+$/.test(text) ? BigInt(text) : undefined;
 }
 
-/** As readNumber; undefined also for v1's way to write "no limit". */
-export function readLimit(path: string | undefined): bigint | undefined {
-  const value = readNumber(path);
+/** Undefined for v1's way to write "no limit". */
+export function limitOf(value: bigint | undefined): bigint | undefined {
   return value === undefined || value >= UNLIMITED_BYTES ? undefined : value;
 }
 
@@ -195,6 +194,8 @@ export function countProcesses(directory: string | undefined): bigint | undefine
   const text = directory === undefined ? undefined : readUsageFile(`${directory}/cgroup.procs`);
   if (directory === undefined || text === undefined) return undefined;
   let count = BigInt(text === '' ? 0 : text.split('\n').length);
+  // A directory has a link from itself, one from above, and one from each below.
+  if ((statSync(directory, { throwIfNoEntry: false })?.nlink ?? 0) <= 2) return count;
   for (const name of childDirectories(directory)) {
     count += countProcesses(`${directory}/${name}`) ?? 0n;
   }

@@ -77,17 +77,18 @@ function createLoop(
       readings.prune();
       const known = new Set(readings.due());
       for (const id of nextAtMs.keys()) if (!known.has(id)) nextAtMs.delete(id);
-      // What was never read comes first.
-      const [id] = [...known]
-        .filter((one) => (nextAtMs.get(one) ?? 0) <= clock.monotonicMs())
-        .toSorted((a, b) => (nextAtMs.get(a) ?? 0) - (nextAtMs.get(b) ?? 0));
-      if (id !== undefined) {
+      const due = [...known].filter((id) => (nextAtMs.get(id) ?? 0) <= clock.monotonicMs());
+      // What was never read comes first, also when it comes in between.
+      due.sort((a, b) => (nextAtMs.get(a) ?? 0) - (nextAtMs.get(b) ?? 0));
+      wake = new AbortController();
+      for (const id of due) {
+        if (stopping.aborted || wake.signal.aborted) break;
         await readOne(id);
-        settle();
-        continue;
+        // A reading may have been one synchronous step.
+        await clock.sleep(0, stopping).catch(() => undefined);
       }
       settle();
-      wake = new AbortController();
+      if (due.length > 0) continue;
       await clock.sleep(LOOK_MS, AbortSignal.any([stopping, wake.signal])).catch(() => undefined);
     }
   };

@@ -39,7 +39,8 @@ export function createEngineReadings(worker: Worker): EngineReadings {
       const stats = await worker.engine.stats(id, bound);
       if (stats === undefined || !isRunning(id)) return;
       const limit = worker.store.get(id)?.resources?.memoryLimitInBytes ?? 0n;
-      const before = usages.get(id)?.cpuNs ?? 0n;
+      // The Sentry counts whole ticks of 10 ms, and what ran has used more than nothing.
+      const before = usages.get(id)?.cpuNs ?? 1n;
       usages.set(
         id,
         CgroupUsage.fromPartial({

@@ -6,12 +6,13 @@ import {
   IoUsage,
   MemoryUsage,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
-import type {
-  CgroupUsage,
-  ContainerRecord,
-  LayerUsage,
-  Pressure,
-  PressureStall,
+import {
+  type CgroupUsage,
+  ContainerPhase,
+  type ContainerRecord,
+  type LayerUsage,
+  type Pressure,
+  type PressureStall,
 } from '@cribus/contracts/gen/node/v1/records.ts';
 import { type ContainerSample, nanoCores, type Sample } from './samples.ts';
 
@@ -23,7 +24,9 @@ export function toContainerStats(
 ): ContainerStats {
   const { metadata, labels = {}, annotations = {} } = record.config ?? {};
   const usage = sample?.latest;
-  const cgroup = usage?.cgroup;
+  // The sample of one that has just ended is old news.
+  const runs = record.phase === ContainerPhase.RUNNING;
+  const cgroup = runs ? usage?.cgroup : undefined;
   return ContainerStats.fromPartial({
     attributes: {
       id: record.id,

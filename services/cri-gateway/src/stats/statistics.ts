@@ -3,7 +3,11 @@
 //
 //   idle --asked--> sampling every second --a minute without an ask--> idle, samples forgotten
 
-import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import {
+  ContainerPhase,
+  type ContainerRecord,
+  SandboxPhase,
+} from '@cribus/contracts/gen/node/v1/records.ts';
 import {
   type OwnerName,
   type RequestOf,
@@ -14,7 +18,7 @@ import {
 import type { Clock } from '@cribus/host/clock.ts';
 import type { NodeView } from '../view/node-view.ts';
 import type { Owners } from '../view/owners.ts';
-import { type ContainerSample, nextSample, type SandboxSample } from './samples.ts';
+import { type ContainerSample, nextSample, type Sample, type SandboxSample } from './samples.ts';
 
 /** Sampling goes on so long after the last ask: the kubelet asks every ten seconds, people less. */
 const GOES_ON_MS = 60_000;
@@ -29,8 +33,6 @@ const RECENT_MS = 2_500;
 const WAIT_MS = 3_000;
 /** An owner has so long for one sample. */
 const SAMPLE_BUDGET_MS = 8_000;
-/** After a failure nobody waits for that owner for so long. */
-const SPARED_MS = 2_000;
 /** An owner with more pages than that is broken. */
 const PAGES_MAX = 1_000;
 
@@ -63,13 +65,18 @@ export interface Statistics {
 interface OwnerSamples {
   readonly containers: Map<string, ContainerSample>;
   readonly sandboxes: Map<string, SandboxSample>;
-  running: { readonly details: boolean; readonly done: Promise<void> } | undefined;
+  running:
+    | { readonly details: boolean; readonly done: Promise<void>; readonly sinceMs: number }
+    | undefined;
   /** Monotonic, of the last whole sample; undefined before the first and after a failure. */
   sampledAtMs: number | undefined;
   /** Wall clock at which it began. */
   begunAtNs: bigint;
+  /** The same of the last one with details. */
   detailedAtMs: number | undefined;
-  failedAtMs: number | undefined;
+  detailedBegunAtNs: bigint;
+  /** The last try. */
+  failed: boolean;
 }
 
 /** Makes the sampler; it begins with the first ask. */
@@ -100,7 +107,7 @@ export function createStatistics(options: StatisticsOptions): Statistics {
     const done = sampleOwner(options, { owner, state, details }).finally(() => {
       state.running = undefined;
     });
-    state.running = { details, done };
+    state.running = { details, done, sinceMs: clock.monotonicMs() };
     return done;
   };
   const detailsDue = (state: OwnerSamples): boolean =>
@@ -127,10 +134,10 @@ export function createStatistics(options: StatisticsOptions): Statistics {
     async recent({ details, signal }) {
       askedUntilMs = clock.monotonicMs() + GOES_ON_MS;
       if (details) detailsUntilMs = askedUntilMs;
-      const startedAt = lastStarts(view);
+      const missing = newestMissing(view, states, details);
       const waits = present().flatMap((owner) => {
         const state = stateOf(owner);
-        const newest = startedAt.get(owner) ?? 0n;
+        const newest = missing.get(owner) ?? 0n;
         return isStale(state, { details, newest, nowMs: clock.monotonicMs() })
           ? [sample(owner, details)]
           : [];
@@ -160,32 +167,47 @@ function emptySamples(): OwnerSamples {
     sampledAtMs: undefined,
     begunAtNs: 0n,
     detailedAtMs: undefined,
-    failedAtMs: undefined,
+    detailedBegunAtNs: 0n,
+    failed: false,
   };
 }
 
-/** When the youngest running container of each worker started, and the youngest sandbox was made. */
-function lastStarts(view: NodeView): ReadonlyMap<OwnerName, bigint> {
-  const starts = new Map<OwnerName, bigint>();
-  const note = (owner: OwnerName, atNs: bigint): void => {
-    if (atNs > (starts.get(owner) ?? 0n)) starts.set(owner, atNs);
+/** When the youngest of what an owner should have sampled, and has not, came to be. */
+function newestMissing(
+  view: NodeView,
+  states: ReadonlyMap<OwnerName, OwnerSamples>,
+  details: boolean,
+): ReadonlyMap<OwnerName, bigint> {
+  const newest = new Map<OwnerName, bigint>();
+  const note = (owner: OwnerName, sample: Sample<object> | undefined, atNs: bigint): void => {
+    const known = details ? sample?.detailed : sample;
+    if (known === undefined && atNs > (newest.get(owner) ?? 0n)) newest.set(owner, atNs);
   };
   for (const { record } of view.containers()) {
     if (record.phase !== ContainerPhase.RUNNING) continue;
-    note(runtimeOwner(record.handler), record.startedAtNs);
+    const owner = runtimeOwner(record.handler);
+    note(owner, states.get(owner)?.containers.get(record.id), record.startedAtNs);
   }
-  for (const { record } of view.sandboxes()) note(SANDBOX_MANAGER, record.createdAtNs);
-  return starts;
+  const sandboxes = states.get(SANDBOX_MANAGER)?.sandboxes;
+  for (const { record } of view.sandboxes()) {
+    if (record.phase !== SandboxPhase.READY) continue;
+    note(SANDBOX_MANAGER, sandboxes?.get(record.id), view.sandboxTouchedAtNs(record.id));
+  }
+  return newest;
 }
 
+/** What began before the youngest came to be may lack it; what began later, and lacks it, won't get it. */
 function isStale(
   state: OwnerSamples,
   need: { readonly details: boolean; readonly newest: bigint; readonly nowMs: number },
 ): boolean {
   const ageMs = (atMs: number | undefined) =>
     atMs === undefined ? Number.POSITIVE_INFINITY : need.nowMs - atMs;
-  if (ageMs(state.failedAtMs) < SPARED_MS) return false;
-  if (ageMs(state.sampledAtMs) > RECENT_MS || state.begunAtNs < need.newest) return true;
+  // Only the loop goes on asking one that failed, and nobody waits twice for one that is slow.
+  if (state.failed) return false;
+  if (state.running !== undefined && ageMs(state.running.sinceMs) > WAIT_MS) return false;
+  const begunAtNs = need.details ? state.detailedBegunAtNs : state.begunAtNs;
+  if (ageMs(state.sampledAtMs) > RECENT_MS || begunAtNs < need.newest) return true;
   return need.details && ageMs(state.detailedAtMs) > 2 * DETAILS_EVERY_MS;
 }
 
@@ -203,14 +225,17 @@ async function sampleOwner(
     else await sampleContainers(ask);
     state.begunAtNs = begunAtNs;
     state.sampledAtMs = clock.monotonicMs();
-    if (details) state.detailedAtMs = state.sampledAtMs;
-    state.failedAtMs = undefined;
+    if (details) {
+      state.detailedAtMs = state.sampledAtMs;
+      state.detailedBegunAtNs = begunAtNs;
+    }
+    state.failed = false;
   } catch (error) {
     state.containers.clear();
     state.sandboxes.clear();
     state.sampledAtMs = undefined;
     state.detailedAtMs = undefined;
-    state.failedAtMs = clock.monotonicMs();
+    state.failed = true;
     log.debug({ owner, error: String(error) }, 'an owner could not be sampled');
   }
 }

@@ -11,7 +11,7 @@ import {
 } from '@cribus/contracts/gen/node/v1/records.ts';
 import { pathOfParent } from '@cribus/host/cgroup-slices.ts';
 import { isErrno } from '@cribus/host/errno.ts';
-import { networkFigures } from '@cribus/host/network-figures.ts';
+import { interfaceCounters } from '@cribus/host/namespaces.ts';
 import type { SandboxDeps } from '../sandbox-deps.ts';
 
 /** With details some 400 KB: a message of the bus has at most 1 MB. */
@@ -38,7 +38,7 @@ export function sampleSandboxes(deps: SandboxDeps): VerbHandler<'sample-sandboxe
       if (index > 0 && index % SANDBOXES_AT_ONCE === 0) await clock.sleep(0, signal);
       const path = cgroupOf(record);
       const cgroup = sharedBy.get(path) === 1 ? readCgroup(deps, path, details) : undefined;
-      const network = readNetwork(deps, record, details);
+      const network = readNetwork(deps, record);
       sandboxes.push(
         SandboxUsage.fromPartial({
           podSandboxId: record.id,
@@ -69,16 +69,14 @@ function readCgroup(deps: SandboxDeps, path: string, details: boolean): CgroupUs
 function readNetwork(
   deps: SandboxDeps,
   { namespaces }: SandboxRecord,
-  sockets: boolean,
 ): NetworkFigures | undefined {
   const pin = namespaces?.net ?? '';
   if (pin === '') return undefined;
   const sampledAtNs = deps.service.clock.nowNs();
   try {
-    const figures = networkFigures(pin, { sockets });
     // Whatever does not leave the pod is no traffic (as cAdvisor and the kubelet have it).
-    const interfaces = figures.interfaces.filter(({ name }) => name !== 'lo');
-    return NetworkFigures.fromPartial({ sampledAtNs, interfaces, sockets: figures.sockets });
+    const interfaces = interfaceCounters(pin).filter(({ name }) => name !== 'lo');
+    return NetworkFigures.fromPartial({ sampledAtNs, interfaces });
   } catch (error) {
     // EINVAL: the pin is no namespace any more, only its file.
     if (isErrno(error, 'ENOENT', 'EINVAL')) return undefined;

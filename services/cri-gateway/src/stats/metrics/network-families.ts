@@ -1,7 +1,8 @@
-// Traffic of a pod by interface, and its sockets by state.
+// Traffic of a pod by interface. Its sockets by state are left out, as in the kubelet: for each pod the
+// kernel would walk the table of all connections of the host.
 
-import type { InterfaceUsage, SocketCount } from '@cribus/contracts/gen/node/v1/records.ts';
-import { counter, type Family, gauge } from './family.ts';
+import type { InterfaceUsage } from '@cribus/contracts/gen/node/v1/records.ts';
+import { counter, type Family } from './family.ts';
 
 export const NETWORK_FAMILIES: readonly Family[] = [
   traffic('receive_bytes_total', 'Bytes received.', (of) => of.rxBytes),
@@ -16,25 +17,10 @@ export const NETWORK_FAMILIES: readonly Family[] = [
     (of) => of.txDropped,
   ),
   traffic('transmit_errors_total', 'Errors while sending.', (of) => of.txErrors),
-  sockets('tcp', 'tcp_state'),
-  sockets('tcp6', 'tcp_state'),
-  sockets('udp', 'udp_state'),
-  sockets('udp6', 'udp_state'),
 ];
 
 function traffic(name: string, help: string, pick: (of: InterfaceUsage) => bigint): Family {
   return counter(`container_network_${name}`, { help, labels: ['interface'] }, ({ network }) =>
     (network?.interfaces ?? []).map((of) => ({ value: pick(of), labels: [of.name] })),
-  );
-}
-
-function sockets(protocol: SocketCount['protocol'], label: string): Family {
-  return gauge(
-    `container_network_${protocol}_usage_total`,
-    { help: `Sockets of ${protocol} by state.`, labels: [label], extra: true },
-    ({ network }) =>
-      (network?.sockets ?? [])
-        .filter((of) => of.protocol === protocol)
-        .map(({ state, count }) => ({ value: count, labels: [state] })),
   );
 }

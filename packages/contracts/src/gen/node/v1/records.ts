@@ -602,20 +602,9 @@ export interface InterfaceUsage {
   txDropped: bigint;
 }
 
-/** Sockets of a network namespace in one state. */
-export interface SocketCount {
-  /** tcp, tcp6, udp or udp6. */
-  protocol: string;
-  /** As cAdvisor names it: established, listen, …. */
-  state: string;
-  count: bigint;
-}
-
 export interface NetworkFigures {
   sampledAtNs: bigint;
   interfaces: InterfaceUsage[];
-  /** Only with details. */
-  sockets: SocketCount[];
 }
 
 export interface SandboxUsage {
@@ -7254,112 +7243,8 @@ export const InterfaceUsage: MessageFns<InterfaceUsage> = {
   },
 };
 
-function createBaseSocketCount(): SocketCount {
-  return { protocol: "", state: "", count: 0n };
-}
-
-export const SocketCount: MessageFns<SocketCount> = {
-  encode(message: SocketCount, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.protocol !== "") {
-      writer.uint32(10).string(message.protocol);
-    }
-    if (message.state !== "") {
-      writer.uint32(18).string(message.state);
-    }
-    if (message.count !== 0n) {
-      if (BigInt.asUintN(64, message.count) !== message.count) {
-        throw new globalThis.Error("value provided for field message.count of type uint64 too large");
-      }
-      writer.uint32(24).uint64(message.count);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): SocketCount {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseSocketCount();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.protocol = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.state = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 24) {
-              break;
-            }
-
-            message.count = reader.uint64() as bigint;
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): SocketCount {
-    return {
-      protocol: isSet(object.protocol) ? globalThis.String(object.protocol) : "",
-      state: isSet(object.state) ? globalThis.String(object.state) : "",
-      count: isSet(object.count) ? BigInt(object.count) : 0n,
-    };
-  },
-
-  toJSON(message: SocketCount): unknown {
-    const obj: any = {};
-    if (message.protocol !== "") {
-      obj.protocol = message.protocol;
-    }
-    if (message.state !== "") {
-      obj.state = message.state;
-    }
-    if (message.count !== 0n) {
-      obj.count = message.count.toString();
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<SocketCount>): SocketCount {
-    return SocketCount.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<SocketCount>): SocketCount {
-    const message = createBaseSocketCount();
-    message.protocol = object.protocol ?? "";
-    message.state = object.state ?? "";
-    message.count = (object.count !== undefined && object.count !== null) ? BigInt(object.count) : 0n;
-    return message;
-  },
-};
-
 function createBaseNetworkFigures(): NetworkFigures {
-  return { sampledAtNs: 0n, interfaces: [], sockets: [] };
+  return { sampledAtNs: 0n, interfaces: [] };
 }
 
 export const NetworkFigures: MessageFns<NetworkFigures> = {
@@ -7372,9 +7257,6 @@ export const NetworkFigures: MessageFns<NetworkFigures> = {
     }
     for (const v of message.interfaces) {
       InterfaceUsage.encode(v!, writer.uint32(18).fork()).join();
-    }
-    for (const v of message.sockets) {
-      SocketCount.encode(v!, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -7408,14 +7290,6 @@ export const NetworkFigures: MessageFns<NetworkFigures> = {
             message.interfaces.push(InterfaceUsage.decode(reader, reader.uint32()));
             continue;
           }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.sockets.push(SocketCount.decode(reader, reader.uint32()));
-            continue;
-          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7438,7 +7312,6 @@ export const NetworkFigures: MessageFns<NetworkFigures> = {
       interfaces: globalThis.Array.isArray(object?.interfaces)
         ? object.interfaces.map((e: any) => InterfaceUsage.fromJSON(e))
         : [],
-      sockets: globalThis.Array.isArray(object?.sockets) ? object.sockets.map((e: any) => SocketCount.fromJSON(e)) : [],
     };
   },
 
@@ -7449,9 +7322,6 @@ export const NetworkFigures: MessageFns<NetworkFigures> = {
     }
     if (message.interfaces?.length) {
       obj.interfaces = message.interfaces.map((e) => InterfaceUsage.toJSON(e));
-    }
-    if (message.sockets?.length) {
-      obj.sockets = message.sockets.map((e) => SocketCount.toJSON(e));
     }
     return obj;
   },
@@ -7465,7 +7335,6 @@ export const NetworkFigures: MessageFns<NetworkFigures> = {
       ? BigInt(object.sampledAtNs)
       : 0n;
     message.interfaces = object.interfaces?.map((e) => InterfaceUsage.fromPartial(e)) || [];
-    message.sockets = object.sockets?.map((e) => SocketCount.fromPartial(e)) || [];
     return message;
   },
 };
