@@ -6,7 +6,11 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import { hasPeerHungUp } from '@cribus/host/sockets.ts';
 
-/** A client that went away while nothing of it is read is noticed within so long. */
+/**
+ * How often a connection that isn't read is looked at. The end of a client that is behind bytes which
+ * nobody takes is not even sent, so something is written first: a client that is gone answers that
+ * with a reset (tcp(7), RFC 1122, 4.2.2.13), and the next look sees it.
+ */
 const HANG_UP_CHECK_MS = 500;
 /** A client behind a dead network is given up some minutes later (tcp(7), TCP_KEEPIDLE). */
 const KEEP_ALIVE_MS = 30_000;
@@ -37,10 +41,12 @@ export interface ClientSocket {
 export function createClientSocket(options: {
   readonly socket: Socket;
   readonly reading?: { pause(): void; resume(): void };
+  /** Writes what means nothing to the client. */
+  readonly probe: () => void;
   readonly clock: Clock;
   readonly idleMs: number;
 }): ClientSocket {
-  const { socket, clock, idleMs, reading = socket } = options;
+  const { socket, clock, idleMs, probe, reading = socket } = options;
   const gone = new AbortController();
   const listeners = new Set<() => void>();
   let touchedAtMs = clock.monotonicMs();
@@ -60,7 +66,9 @@ export function createClientSocket(options: {
     watching = true;
     while (paused && !gone.signal.aborted) {
       await clock.sleep(HANG_UP_CHECK_MS, gone.signal).catch(() => undefined);
-      if (paused && !socket.destroyed && hasPeerHungUp(socket)) socket.destroy();
+      if (!paused || socket.destroyed) continue;
+      if (hasPeerHungUp(socket)) socket.destroy();
+      else if (socket.writableLength === 0) probe();
     }
     watching = false;
   };

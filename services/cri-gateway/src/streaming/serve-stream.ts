@@ -22,7 +22,7 @@ import {
 } from './spdy/command-client.ts';
 import type { SpdyTransport } from './spdy/connection.ts';
 import { SPDY_FORWARD_PROTOCOL, serveSpdyForwards } from './spdy/forward-client.ts';
-import { tcpTransport } from './spdy/tcp-transport.ts';
+import { probeSpdy, tcpTransport } from './spdy/tcp-transport.ts';
 import type { StreamJournal } from './stream-journal.ts';
 import { WEBSOCKET_COMMAND_PROTOCOLS, webSocketCommandClient } from './websocket/command-client.ts';
 import {
@@ -102,7 +102,8 @@ async function serveSpdyUpgrade(
     return;
   }
   const { clock, idleMs, creationMs } = service;
-  const client = createClientSocket({ socket, clock, idleMs });
+  const probe = (): void => probeSpdy(socket);
+  const client = createClientSocket({ socket, probe, clock, idleMs });
   const transport = tcpTransport(socket, client);
   socket.write(
     [
@@ -160,7 +161,9 @@ async function serveWebSocket(
   ws.on('error', () => socket.destroy());
   const reading = { pause: () => ws.pause(), resume: () => ws.resume() };
   const { clock, idleMs } = service;
-  const client = createClientSocket({ socket, reading, clock, idleMs });
+  // An unasked-for pong is a heartbeat without an answer (RFC 6455, 5.5.3).
+  const probe = (): void => ws.pong();
+  const client = createClientSocket({ socket, reading, probe, clock, idleMs });
   if (ask.kind !== 'port-forward') {
     const command = webSocketCommandClient({ ws, client, ask, subprotocol: protocol });
     await serveCommand(service, ask, command);

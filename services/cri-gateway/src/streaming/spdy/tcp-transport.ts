@@ -3,6 +3,15 @@
 import type { Socket } from 'node:net';
 import type { ClientSocket } from '../client-socket.ts';
 import type { SpdyTransport } from './connection.ts';
+import { CONTROL, controlFrame, words } from './frames.ts';
+
+/** Odd, so the client's: it ignores the answer to a ping that it never sent (section 2.6.5). */
+const UNSENT_PING = 0xffffffff;
+
+/** Sends a frame that a client ignores; it must not answer, as its way may be blocked. */
+export function probeSpdy(socket: Socket): void {
+  socket.write(controlFrame(CONTROL.ping, 0, words(UNSENT_PING)));
+}
 
 /** The transport of an upgraded connection. */
 export function tcpTransport(socket: Socket, client: ClientSocket): SpdyTransport {
