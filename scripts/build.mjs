@@ -6,15 +6,16 @@ import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-/** Files of their own, loaded only where traces are asked for, or a CDI spec file is YAML. */
+/** Files of their own: loaded where traces are asked for, a CDI file is YAML, a stream is opened. */
 const SPLIT_OFF = [
   'packages/chassis/src/tracing-sdk.ts',
   'packages/runtime-worker/src/yaml-parser.ts',
+  'services/cri-gateway/src/streaming/serve-stream.ts',
 ];
 const splitOff = {
   name: 'split-off',
   setup(bundler) {
-    bundler.onResolve({ filter: /\/(tracing-sdk|yaml-parser)\.ts$/ }, (args) => {
+    bundler.onResolve({ filter: /\/(tracing-sdk|yaml-parser|serve-stream)\.ts$/ }, (args) => {
       const path = `./${basename(args.path, '.ts')}.mjs`;
       return args.kind === 'dynamic-import' ? { path, external: true } : undefined;
     });
