@@ -3,19 +3,31 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import {
+  ListContainersRequest,
   MountPropagation,
   NamespaceMode,
   SecurityProfile_ProfileType,
+  SupplementalGroupsPolicy,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
 import { containerStatus, exec, runPod, shellContainer, startContainer } from './harness/pods.ts';
+import { eventually } from './harness/stack.ts';
 import { HOST_KERNEL_HANDLERS, stackSuite } from './harness/suite.ts';
 
 const SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
-const { RuntimeDefault, Unconfined } = SecurityProfile_ProfileType;
+const { RuntimeDefault, Unconfined, Localhost } = SecurityProfile_ProfileType;
+const HAS_APPARMOR = existsSync('/sys/kernel/security/apparmor/profiles');
 const POD = { namespaceOptions: { pid: NamespaceMode.CONTAINER } };
 type Security = NonNullable<
   NonNullable<NonNullable<Parameters<typeof shellContainer>[2]>['linux']>['securityContext']
@@ -175,6 +187,154 @@ for (const handler of HOST_KERNEL_HANDLERS) {
         verbose: false,
       });
       assert.equal(status?.linux?.namespaces?.options?.network, NODE);
+    });
+
+    it(`applies local seccomp profiles, and every profile by its deprecated path too, under ${handler}`, async () => {
+      const profile = join(suite.stack.root, 'no-hostname.json');
+      const syscalls = [{ names: ['sethostname'], action: 'SCMP_ACT_ERRNO' }];
+      writeFileSync(profile, JSON.stringify({ defaultAction: 'SCMP_ACT_ALLOW', syscalls }));
+      const capabilities = { addCapabilities: ['SYS_ADMIN'] };
+      const rows: [Security, string, RegExp][] = [
+        [{ seccomp: { profileType: Localhost, localhostRef: profile } }, '2', /not permitted/],
+        [{ seccompProfilePath: `localhost/${profile}` }, '2', /not permitted/],
+        [{ seccompProfilePath: 'runtime/default' }, '2', /^named$/],
+        [{ seccompProfilePath: 'docker/default' }, '2', /^named$/],
+        [{ seccompProfilePath: 'unconfined' }, '0', /^named$/],
+        // The new field counts where both are given.
+        [{ seccomp: { profileType: Unconfined }, seccompProfilePath: 'what' }, '0', /^named$/],
+      ];
+      const seen = await Promise.all(
+        rows.map(async ([security]) => {
+          const { containerId } = await run({ capabilities, ...security });
+          const said = await shell(containerId, 'hostname x && echo named');
+          return [await field(containerId, 'Seccomp'), said] as const;
+        }),
+      );
+      for (const [index, [mode, said]] of seen.entries()) {
+        assert.equal(mode, rows[index]?.[1], JSON.stringify(rows[index]?.[0]));
+        assert.match(said, rows[index]?.[2] ?? /$^/, JSON.stringify(rows[index]?.[0]));
+      }
+    });
+
+    it(`refuses users, groups, capabilities and profiles that are wrong or that are not here, under ${handler}`, async () => {
+      const local = (localhostRef: string) => ({ profileType: Localhost, localhostRef });
+      const rows: [Security, number, RegExp][] = [
+        [{ runAsGroup: { value: 1n } }, 3, /run_as_group: group 1 is given without run_as_user/],
+        [{ runAsUsername: 'nobody-here' }, 3, /no user "nobody-here"/],
+        [{ runAsUser: { value: -1n } }, 3, /run_as_user: -1 is not an id/],
+        [{ runAsUser: { value: 2n ** 32n } }, 3, /run_as_user: 4294967296 is not an id/],
+        [{ supplementalGroups: [2n ** 40n] }, 3, /supplemental_groups: 1099511627776 is not an id/],
+        [{ supplementalGroupsPolicy: 7 as 0 }, 3, /supplemental_groups_policy: 7/],
+        [{ capabilities: { addCapabilities: ['FLY'] } }, 3, /"FLY" is not a capability/],
+        [{ capabilities: { dropCapabilities: ['CAP_'] } }, 3, /"CAP_" is not a capability/],
+        [{ capabilities: { addAmbientCapabilities: ['FLY'] } }, 3, /"FLY" is not a capability/],
+        [{ seccomp: local('/no/such.json') }, 3, /the profile "\/no\/such.json" can't be read/],
+        [{ seccomp: local('relative.json') }, 3, /"relative.json" is not an absolute path/],
+        [{ seccomp: local('') }, 3, /needs the path of its file/],
+        [{ seccomp: local('/etc/passwd') }, 3, /"\/etc\/passwd" isn't JSON/],
+        [{ seccompProfilePath: 'localhost/relative' }, 3, /is not an absolute path/],
+        [{ seccompProfilePath: 'nonsense' }, 3, /"nonsense" is not a profile/],
+        [{ apparmorProfile: 'nonsense' }, 3, /"nonsense" is not a profile/],
+        // Not loaded, or not loadable: this host may have no AppArmor at all.
+        [{ apparmor: local('not-loaded') }, HAS_APPARMOR ? 3 : 9, /apparmor .*"not-loaded"/],
+        [{ apparmorProfile: 'localhost/not-loaded' }, HAS_APPARMOR ? 3 : 9, /apparmor/],
+        [{ maskedPaths: ['proc/kcore'] }, 3, /masked_paths: "proc\/kcore" is not an absolute path/],
+      ];
+      await Promise.all(
+        rows.map(([security, code, message]) =>
+          assert.rejects(run(security), { code, message }, message.source),
+        ),
+      );
+      const privileged = { linux: { securityContext: { ...POD, privileged: true } } };
+      await assert.rejects(
+        runPod(suite.stack, {
+          image: suite.image,
+          script: SLEEP,
+          handler,
+          pod: { linux: { securityContext: POD } },
+          container: privileged,
+        }),
+        { code: 3, message: /no privileged container is allowed in an unprivileged sandbox/ },
+      );
+      const { containers } = await suite.cri.call(
+        'listContainers',
+        ListContainersRequest.fromPartial({}),
+      );
+      assert.deepEqual(containers, []);
+    });
+
+    it(`passes over default profiles and labels of modules that the host lacks, under ${handler}`, async () => {
+      const pods = await Promise.all([
+        run({ apparmor: { profileType: RuntimeDefault } }),
+        run({ apparmorProfile: 'runtime/default' }),
+        run({ apparmor: { profileType: Unconfined } }),
+        run({ selinuxOptions: { user: 'u', role: 'r', type: 't', level: 's0' } }),
+      ]);
+      const names = await Promise.all(
+        pods.map(({ containerId }) => shell(containerId, 'id -u; cat /proc/1/attr/current')),
+      );
+      const confined = HAS_APPARMOR ? /^0\n\S+ \(enforce\)$/ : /^0(\n|$)/;
+      assert.match(names[0] ?? '', confined);
+      assert.match(names[1] ?? '', confined);
+      for (const name of names) assert.match(name, /^0(\n|$)/);
+    });
+
+    it(`raises ambient capabilities for another user than root, by either spelling, under ${handler}`, async () => {
+      const { containerId } = await run({
+        runAsUser: { value: 1000n },
+        capabilities: {
+          dropCapabilities: ['all'],
+          addCapabilities: ['CAP_NET_RAW'],
+          addAmbientCapabilities: ['net_admin'],
+        },
+      });
+      const [netAdmin, netRaw] = [1n << 12n, 1n << 13n];
+      const set = async (name: string) => BigInt(`0x${await field(containerId, name)}`);
+      assert.equal(await set('CapAmb'), netAdmin);
+      assert.equal(await set('CapEff'), netAdmin, 'raised at the exec of another user');
+      assert.equal(await set('CapBnd'), netAdmin | netRaw);
+    });
+
+    it(`joins the groups of the image or only those asked for, by the policy, under ${handler}`, async () => {
+      const asked = { runAsUser: { value: 1000n }, supplementalGroups: [5000n] };
+      const [merged, strict] = await Promise.all([
+        run({ ...asked, supplementalGroupsPolicy: SupplementalGroupsPolicy.Merge }),
+        run({ ...asked, supplementalGroupsPolicy: SupplementalGroupsPolicy.Strict }),
+      ]);
+      const expected = [
+        [merged, '1000 2000 5000'],
+        [strict, '1000 5000'],
+      ] as const;
+      for (const [{ containerId }, groups] of expected) {
+        assert.equal(await shell(containerId, 'id -G'), groups);
+        const { user } = await containerStatus(suite.cri, containerId);
+        assert.equal(user?.linux?.supplementalGroups.join(' '), groups);
+        assert.deepEqual([user?.linux?.uid, user?.linux?.gid], [1000n, 1000n]);
+      }
+    });
+
+    it(`reaps in a shared process namespace what its parent left behind, under ${handler}`, async () => {
+      const shared = {
+        linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.POD } } },
+      };
+      const { image, stack, cri } = suite;
+      const options = { image, script: SLEEP, handler, pod: shared, container: shared };
+      const pod = await runPod(stack, options);
+      const second = await startContainer(
+        cri,
+        pod.podId,
+        shellContainer(image, SLEEP, { name: 'second', ...shared }),
+        pod.config,
+      );
+      // Each background shell loses its parent at once, so that the init inherits its end.
+      await shell(pod.containerId, 'for i in 1 2 3 4 5; do (sh -c "exit $i" &); done');
+      await eventually('the zombies are gone', async () => {
+        const states = await shell(second, 'cat /proc/[0-9]*/stat 2>/dev/null | cut -d" " -f3');
+        return !states.split('\n').includes('Z');
+      });
+      const names = await shell(second, 'cat /proc/[0-9]*/comm');
+      assert.match(names, /^catatonit$/m);
+      assert.equal(names.split('\n').filter((name) => name === 'sh').length, 2, names);
     });
 
     it(`follows a symlink, binds files, read-only and with propagation to the host, under ${handler}`, async () => {
