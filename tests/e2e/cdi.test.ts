@@ -6,7 +6,11 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CreateContainerRequest, ListContainersRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
+import {
+  CreateContainerRequest,
+  ListContainersRequest,
+  NamespaceMode,
+} from '@cribus/contracts/gen/cri/v1/api.ts';
 import { after, afterEach, before, describe, it } from 'mocha';
 import { failureOf, type Refusal } from './harness/image-calls.ts';
 import {
@@ -203,6 +207,41 @@ describe('CDI devices', () => {
       const heard = readFileSync(hook, 'utf8');
       assert.ok(heard.includes(`"${containerId}"`), 'the hook is told the state');
       assert.match(heard, /device two\n$/);
+    });
+  }
+
+  for (const handler of HOST_KERNEL_HANDLERS) {
+    it(`${handler} gives devices at other paths than the host's and mounts with their owners into a user namespace`, async () => {
+      const node = join(vendorDirectory, 'node');
+      write(
+        low,
+        'vendor.json',
+        spec([
+          device('one', {
+            deviceNodes: [{ path: '/dev/of-cdi', hostPath: node, permissions: 'r' }],
+            mounts: [{ hostPath: vendorDirectory, containerPath: '/vendor' }],
+          }),
+        ]),
+      );
+      const ids = [{ hostId: 200_000, containerId: 0, length: 65_536 }];
+      const usernsOptions = { mode: NamespaceMode.POD, uids: ids, gids: ids };
+      const linux = {
+        securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER, usernsOptions } },
+      };
+      const { stack, image } = suite;
+      const devices = [{ hostPath: node, containerPath: '/dev/of-cri', permissions: 'r' }];
+      const { containerId } = await runPod(stack, {
+        image,
+        script: SLEEP,
+        handler,
+        pod: { linux },
+        container: { ...named('one'), devices, linux },
+      });
+      for (const path of ['/dev/of-cdi', '/dev/of-cri']) {
+        assert.match(await shell(containerId, `stat -c '%F %t:%T' ${path}`), /^character.* a:e5$/);
+      }
+      assert.equal(await shell(containerId, "stat -c '%u:%g' /vendor/library"), '0:0');
+      assert.equal(await shell(containerId, 'cat /vendor/library'), 'of the vendor');
     });
   }
 

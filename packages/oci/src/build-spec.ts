@@ -61,7 +61,7 @@ export function buildContainerSpec(input: SpecInput): BuiltSpec {
     ociVersion: input.host.ociVersion,
     process: process.process,
     root: { path: input.rootfs, readonly: security.readonlyRootfs },
-    mounts: mounts.mounts,
+    mounts: [...mounts.mounts, ...devices.binds],
     annotations: containerAnnotations(input),
     linux: {
       cgroupsPath: input.cgroupsPath,

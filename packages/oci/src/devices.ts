@@ -4,7 +4,7 @@ import { posix } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { Device } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { type Invalid, quoted } from './invalid-field.ts';
-import type { SpecDevice, SpecDeviceRule } from './spec.ts';
+import type { SpecDevice, SpecDeviceRule, SpecMount } from './spec.ts';
 import type { HostDevice, ResolvedDevice, SpecInput } from './spec-input.ts';
 
 /**
@@ -34,6 +34,8 @@ const ENGINE_DEVICE = /^\/dev\/(?:console|ptmx|(?:pts|shm|mqueue|fd)(?:\/.*)?)$/
 
 export interface BuiltDevices {
   readonly devices: readonly SpecDevice[];
+  /** Nodes of the host that the engine can't make at another place, as mounts. */
+  readonly binds: readonly SpecMount[];
   readonly rules: readonly SpecDeviceRule[];
 }
 
@@ -44,6 +46,7 @@ export interface BuiltDevices {
 export function buildDevices(input: SpecInput, invalid: Invalid): BuiltDevices {
   const privileged = input.container.linux?.securityContext?.privileged ?? false;
   const nodes = new Map<string, SpecDevice>();
+  const binds: SpecMount[] = [];
   const rules: SpecDeviceRule[] = [];
   const { devicePaths } = input.host;
   if (privileged && devicePaths === undefined) {
@@ -62,15 +65,26 @@ export function buildDevices(input: SpecInput, invalid: Invalid): BuiltDevices {
         const why = `containers of this handler can have no ${quoted(path)}`;
         throw new Failure('unsupported', invalid(field, why).message);
       }
-      nodes.set(path, { ...node, path });
+      if (input.namespaces.user !== undefined && path !== node.path) {
+        binds.push(deviceBind(path, node.path));
+      } else nodes.set(path, { ...node, path });
       if (node.type === 'p') continue;
       rules.push({ allow: true, type: node.type, major: node.major, minor: node.minor, access });
     }
   }
   return {
     devices: [...nodes.values()],
+    binds,
     rules: privileged ? [{ allow: true, access: 'rwm' }] : [...DEFAULT_DEVICE_RULES, ...rules],
   };
+}
+
+/**
+ * In a user namespace mknod(2) is refused, and engines bind the host's node of the same path instead
+ * (libcontainer, bindMountDeviceNode). So one of another path is bound by us.
+ */
+export function deviceBind(destination: string, source: string): SpecMount {
+  return { destination, type: 'bind', source, options: ['bind', 'rprivate', 'nosuid', 'noexec'] };
 }
 
 function resolveDevices(input: SpecInput, invalid: Invalid): readonly ResolvedDevice[] {

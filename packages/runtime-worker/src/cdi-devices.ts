@@ -1,19 +1,19 @@
 // CDI devices of a request: the spec files are read at each use, for what writes them (device
 // plugins, vendors' tools) expects them to count at once.
 
-import { realpathSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
 import { open, readdir, stat } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import type { Logger } from '@cribus/chassis/log.ts';
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
-import type { ContainerConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { type ContainerConfig, type IDMapping, Mount } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { deviceAt } from '@cribus/host/devices.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { type CdiInput, hostPathOf, isBind } from '@cribus/oci/cdi/apply-edits.ts';
 import { requestedCdiDevices } from '@cribus/oci/cdi/cdi-names.ts';
 import { type CdiEdits, parseCdiSpec } from '@cribus/oci/cdi/cdi-spec.ts';
 import { type CdiFile, selectCdiEdits } from '@cribus/oci/cdi/select-edits.ts';
-import type { HostDevice } from '@cribus/oci/spec-input.ts';
+import type { HostDevice, ResolvedMount } from '@cribus/oci/spec-input.ts';
 import { hostDevice } from './host-facts.ts';
 
 /** A device plugin writes a file per pod at most; a generated one of many GPUs has some 100 KiB. */
@@ -121,6 +121,35 @@ async function requireMountSources(edits: readonly CdiEdits[]): Promise<void> {
       throw new Failure('wrong_state', `CDI mount: ${mount.hostPath} is not on this host`);
     });
   }
+}
+
+/** What CDI devices bind of the host, in the order of their edits, as mounts with these mappings. */
+export function cdiVolumes(
+  cdi: CdiInput | undefined,
+  mappings: { readonly uids: readonly IDMapping[]; readonly gids: readonly IDMapping[] },
+): ResolvedMount[] {
+  const binds = (cdi?.edits ?? []).flatMap((edits) => edits.mounts.filter(isBind));
+  return binds.map(({ hostPath, containerPath }) => {
+    const uidMappings = [...mappings.uids];
+    const gidMappings = [...mappings.gids];
+    return {
+      mount: Mount.fromPartial({ hostPath, containerPath, uidMappings, gidMappings }),
+      source: hostPath,
+      sourceIsDirectory: statSync(hostPath).isDirectory(),
+    };
+  });
+}
+
+/** The same edits with these sources for what they bind. */
+export function withCdiVolumes(cdi: CdiInput, volumes: readonly ResolvedMount[]): CdiInput {
+  const sources = volumes.map(({ source }) => source);
+  const edits = cdi.edits.map((one) => ({
+    ...one,
+    mounts: one.mounts.map((mount) =>
+      isBind(mount) ? { ...mount, hostPath: sources.shift() ?? mount.hostPath } : mount,
+    ),
+  }));
+  return { ...cdi, edits };
 }
 
 function findNodes(edits: readonly CdiEdits[]): Map<string, HostDevice> {

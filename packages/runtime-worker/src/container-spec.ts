@@ -18,7 +18,7 @@ import type { ImageConfig } from '@cribus/oci/image-config.ts';
 import { invalidOf, quoted } from '@cribus/oci/invalid-field.ts';
 import { localhostSeccompPath } from '@cribus/oci/seccomp.ts';
 import type { BuiltSpec, HostFacts, NamespacePaths } from '@cribus/oci/spec-input.ts';
-import { readCdiDevices } from './cdi-devices.ts';
+import { cdiVolumes, readCdiDevices, withCdiVolumes } from './cdi-devices.ts';
 import { listHostDevices } from './host-facts.ts';
 import type { ImageVolumes } from './image-volumes.ts';
 import { resolveDevices } from './request-devices.ts';
@@ -64,6 +64,11 @@ export async function writeContainerSpec(
   ]);
   const pod = userNamespaceOf(sandbox);
   const directory = join(places.bundle, MAPPED_VOLUMES);
+  const mapped = mapVolumes([...mounts, ...(pod === undefined ? [] : cdiVolumes(cdi, pod))], {
+    containerId: record.id,
+    directory,
+    pod,
+  });
   const built = buildContainerSpec({
     containerId: record.id,
     sandboxId: sandbox.id,
@@ -73,7 +78,7 @@ export async function writeContainerSpec(
     rootfs: pod === undefined ? places.rootfs : makeReachable(record.id, places.rootfs, pod),
     namespaces: namespacesOf(worker, record, sandbox),
     ...(pod === undefined ? {} : { uidMappings: pod.uids, gidMappings: pod.gids }),
-    mounts: mapVolumes(mounts, { containerId: record.id, directory, pod }),
+    mounts: mapped.slice(0, mounts.length),
     sandboxFiles: sandboxFiles(worker, sandbox),
     passwd,
     group,
@@ -82,7 +87,7 @@ export async function writeContainerSpec(
     cgroupsPath: cgroupsPath(worker, sandboxConfig, record.id),
     annotations: allowedAnnotations(worker, sandboxConfig, record),
     ...(localhostSeccomp === undefined ? {} : { localhostSeccomp }),
-    ...(cdi === undefined ? {} : { cdi }),
+    ...(cdi === undefined ? {} : { cdi: withCdiVolumes(cdi, mapped.slice(mounts.length)) }),
   });
   const role = {
     kind: 'container',

@@ -2,6 +2,7 @@
 
 import { posix } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
+import { deviceBind } from '../devices.ts';
 import type { Invalid } from '../invalid-field.ts';
 import type {
   HookName,
@@ -96,6 +97,8 @@ interface CompleteNode {
   readonly device: SpecDevice;
   /** As in the device cgroup; empty: none. */
   readonly access: string;
+  /** Where the host's node is, if the engine can only bind it. */
+  readonly bindSource?: string;
 }
 
 /** What a file leaves out is as it is on the host, the owner as that of the process. */
@@ -123,7 +126,12 @@ function completeNodes(
       throw new Failure('wrong_state', refused(`${hostPath} has not the type ${node.type}`));
     }
     const access = node.permissions === 'none' ? '' : node.permissions || 'rwm';
+    const inUserNamespace = spec.linux.namespaces.some(({ type }) => type === 'user');
+    if (inUserNamespace && found === undefined) {
+      throw new Failure('wrong_state', refused(`${hostPath} can't be made in a user namespace`));
+    }
     return {
+      ...(inUserNamespace && hostPath !== node.path ? { bindSource: hostPath } : {}),
       device: {
         path: posix.normalize(node.path),
         type,
@@ -141,8 +149,12 @@ function completeNodes(
 function withNodes(spec: Spec, nodes: readonly CompleteNode[]): Spec {
   if (nodes.length === 0) return spec;
   const { linux } = spec;
+  const made = nodes.filter((node) => node.bindSource === undefined);
   const devices = new Map(
-    [...linux.devices, ...nodes.map((node) => node.device)].map((device) => [device.path, device]),
+    [...linux.devices, ...made.map((node) => node.device)].map((device) => [device.path, device]),
+  );
+  const binds = nodes.flatMap(({ device, bindSource }) =>
+    bindSource === undefined ? [] : [deviceBind(device.path, bindSource)],
   );
   const rules = nodes.flatMap(({ device, access }): SpecDeviceRule[] =>
     device.type === 'p' || access === ''
@@ -151,6 +163,7 @@ function withNodes(spec: Spec, nodes: readonly CompleteNode[]): Spec {
   );
   return {
     ...spec,
+    mounts: [...spec.mounts, ...binds],
     linux: {
       ...linux,
       devices: [...devices.values()],
