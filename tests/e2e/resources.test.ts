@@ -295,6 +295,50 @@ describe('resources', () => {
     }
   });
 
+  it('resizes a pod in the order and with the fields of a kubelet', async () => {
+    const { stack, cri, image } = suite;
+    const cgroupParent = parent();
+    const linux = {
+      cgroupParent,
+      securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } },
+    };
+    const resources = (quota: bigint, mib: bigint, oomScoreAdj: bigint) => ({
+      cpuPeriod: 100_000n,
+      cpuQuota: quota,
+      cpuShares: quota / 196n,
+      memoryLimitInBytes: mib * MIB,
+      memorySwapLimitInBytes: mib * MIB,
+      hugepageLimits: [{ pageSize: '2MB' }, { pageSize: '1GB' }],
+      oomScoreAdj,
+    });
+    const { podId, containerId } = await runPod(stack, {
+      image,
+      script: SLEEP,
+      pod: { linux },
+      container: { linux: { resources: resources(20_000n, 64n, 998n) } },
+    });
+    const { memoryLimitInBytes, ...cpu } = resources(40_000n, 96n, 0n);
+    await cri.call(
+      'updatePodSandboxResources',
+      UpdatePodSandboxResourcesRequest.fromPartial({
+        podSandboxId: podId,
+        overhead: {},
+        resources: { memoryLimitInBytes, cpuQuota: cpu.cpuQuota, cpuPeriod: cpu.cpuPeriod },
+      }),
+    );
+    limitPod(cgroupParent, memoryLimitInBytes);
+    await update(containerId, resources(40_000n, 96n, 997n));
+    assert.equal(limit(`${cgroupParent}/${containerId}`, 'memory'), String(96n * MIB));
+    const score = await exec(cri, containerId, ['cat', '/proc/1/oom_score_adj']);
+    assert.equal(score.stdout, '997\n');
+    assert.partialDeepStrictEqual(await applied(containerId), {
+      cpuQuota: 40_000n,
+      cpuShares: 204n,
+      memoryLimitInBytes: 96n * MIB,
+      oomScoreAdj: 997n,
+    });
+  });
+
   it('takes the resources of a pod for its record and leaves its cgroup to the kubelet', async () => {
     const { cri } = suite;
     const { podId, cgroup } = await limited('runc', {});

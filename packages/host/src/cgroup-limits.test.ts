@@ -74,7 +74,10 @@ describe('limits of cgroups on trees of plain files', () => {
         mems: '0',
         memoryBytes: 64n * MIB,
         memoryAndSwapBytes: 96n * MIB,
-        hugePages: [{ pageSize: '2MB', limitBytes: 4n * MIB }],
+        hugePages: [
+          { pageSize: '2MB', limitBytes: 4n * MIB },
+          { pageSize: '1GB', limitBytes: 0n },
+        ],
         unified: { 'memory.high': '1000', 'memory.max': '2000' },
       }),
       [

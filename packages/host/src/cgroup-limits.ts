@@ -1,7 +1,7 @@
 // Changing the limits of a cgroup while it is in use: which files get which values, in an order that
 // the kernel accepts at each step, all of them or none.
 
-import { constants } from 'node:fs';
+import { constants, existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { readCgroupFile, readCount } from './cgroup-files.ts';
@@ -118,11 +118,17 @@ export function limitWritesV1(
   add('cpuset', 'cpuset.mems', limits.mems);
   for (const [name, value] of memoryV1(limits, directoryOf('memory'))) add('memory', name, value);
   for (const { pageSize, limitBytes } of limits.hugePages ?? []) {
-    add('hugetlb', `hugetlb.${pageSize}.limit_in_bytes`, limitBytes);
+    const name = `hugetlb.${pageSize}.limit_in_bytes`;
+    if (!isNone(directoryOf('hugetlb'), name, limitBytes)) add('hugetlb', name, limitBytes);
   }
   const [name] = Object.keys(limits.unified ?? {});
   if (name !== undefined) throw systemError('open', 'ENOENT', `${name}: this host has cgroup v1`);
   return writes;
+}
+
+/** None is what everybody gets of pages that the host does not have. */
+function isNone(directory: string | undefined, name: string, limitBytes: bigint): boolean {
+  return limitBytes === 0n && directory !== undefined && !existsSync(`${directory}/${name}`);
 }
 
 type NamedValue = readonly [name: string, value: bigint | undefined];
@@ -193,7 +199,8 @@ export function limitWritesV2(limits: CgroupLimits, directory: string): LimitWri
     add('memory.swap.max', swapOnly(limits.memoryAndSwapBytes, limits.memoryBytes));
   }
   for (const { pageSize, limitBytes } of limits.hugePages ?? []) {
-    add(`hugetlb.${pageSize}.max`, limitBytes);
+    const name = `hugetlb.${pageSize}.max`;
+    if (!isNone(directory, name, limitBytes)) add(name, limitBytes);
   }
   for (const [name, value] of Object.entries(limits.unified ?? {})) {
     if (!UNIFIED_FILE.test(name)) throw systemError('open', 'EINVAL', `unified '${name}'`);
