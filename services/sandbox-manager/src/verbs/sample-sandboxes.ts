@@ -66,10 +66,7 @@ function readCgroup(deps: SandboxDeps, path: string, details: boolean): CgroupUs
 }
 
 /** Undefined in the host's network, and for a namespace that is gone. */
-function readNetwork(
-  deps: SandboxDeps,
-  { namespaces }: SandboxRecord,
-): NetworkFigures | undefined {
+function readNetwork(deps: SandboxDeps, { namespaces }: SandboxRecord): NetworkFigures | undefined {
   const pin = namespaces?.net ?? '';
   if (pin === '') return undefined;
   const sampledAtNs = deps.service.clock.nowNs();
