@@ -1,13 +1,15 @@
 // A stream on a descriptor that Node's own streams refuse: a terminal's master, a socket of packets.
 
-import { closeSync } from 'node:fs';
+import { closeSync, readSync } from 'node:fs';
 import { Socket } from 'node:net';
+import { isErrno } from './errno.ts';
 import { checked, libc } from './libc.ts';
 
 /** From <sys/socket.h> and <fcntl.h>; the same on x86-64 and arm64. */
 const AF_UNIX = 1;
 const SOCK_STREAM_CLOEXEC_NONBLOCK = 0o2004001;
 const O_CLOEXEC = 0o2000000;
+const REST_READ_BYTES = 16 * 1024;
 
 /**
  * A duplex that owns the descriptor, which must not block. What was read by one read(2), up to
@@ -33,5 +35,26 @@ export function streamOfDescriptor(fd: number): Socket {
     return stream;
   } finally {
     closeSync(fd);
+  }
+}
+
+/**
+ * What a descriptor that has been hung up still holds, one buffer per read(2): libuv takes a hang-up for
+ * the end after any read that did not fill its buffer of 64 KiB, which a terminal and a socket of packets
+ * never do.
+ */
+export function readRest(fd: number): Buffer[] {
+  const chunks: Buffer[] = [];
+  for (;;) {
+    const chunk = Buffer.allocUnsafe(REST_READ_BYTES);
+    try {
+      const count = readSync(fd, chunk);
+      if (count === 0) return chunks;
+      chunks.push(chunk.subarray(0, count));
+    } catch (error) {
+      // EIO is what a terminal's master says at its end.
+      if (isErrno(error, 'EIO', 'EAGAIN', 'ECONNRESET')) return chunks;
+      throw error;
+    }
   }
 }

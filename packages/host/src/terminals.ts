@@ -1,9 +1,8 @@
 // Pseudo terminals (pty(7)): the slave goes to a child, the master is a stream of ours.
 
-import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { streamOfDescriptor } from './descriptor-stream.ts';
-import { isErrno } from './errno.ts';
+import { readRest, streamOfDescriptor } from './descriptor-stream.ts';
 import { checked, libc } from './libc.ts';
 
 export interface TerminalSize {
@@ -22,9 +21,8 @@ export interface Terminal {
    */
   openMaster(): Socket;
   /**
-   * What was written before the last slave was closed and the stream did not get: libuv takes a
-   * hang-up for the end after any read that did not fill its buffer, and a terminal gives 4 KiB at
-   * most. At most some 70 KiB, of what the kernel holds for a terminal.
+   * What was written before the last slave was closed and the stream did not get (descriptor-stream.ts):
+   * some 70 KiB at most, what the kernel holds for a terminal.
    */
   readRest(): Buffer;
   /** Whoever is in the foreground of the terminal is told by SIGWINCH. Nothing once it is closed. */
@@ -73,7 +71,6 @@ const SIGNAL_CHARACTERS = [
   { index: 10, signal: 'SIGTSTP' },
 ] as const;
 const WINSIZE_BYTES = 8;
-const READ_BYTES = 16 * 1024;
 const SIZE_MAX = 0xffff;
 
 /**
@@ -116,7 +113,7 @@ function masterOf(opened: { master: number }): Omit<Terminal, 'slaveFd' | 'close
       stream = streamOfDescriptor(checked(copy, 'fcntl', 'F_DUPFD_CLOEXEC of a terminal'));
       return stream;
     },
-    readRest: () => readAll(opened.master),
+    readRest: () => Buffer.concat(opened.master < 0 ? [] : readRest(opened.master)),
     resize: ({ columns, rows }) => {
       if (opened.master < 0) return;
       const size = Buffer.alloc(WINSIZE_BYTES);
@@ -138,23 +135,6 @@ export function adoptTerminal(master: number): Omit<Terminal, 'slaveFd' | 'close
   const flags = libc().fcntl(master, F_GETFL, 'int', 0);
   libc().fcntl(master, F_SETFL, 'int', flags | constants.O_NONBLOCK);
   return masterOf({ master });
-}
-
-/** Up to the error that a master has once it is empty and hung up. */
-function readAll(fd: number): Buffer {
-  const chunks: Buffer[] = [];
-  while (fd >= 0) {
-    const chunk = Buffer.allocUnsafe(READ_BYTES);
-    try {
-      const count = readSync(fd, chunk);
-      if (count === 0) break;
-      chunks.push(chunk.subarray(0, count));
-    } catch (error) {
-      if (isErrno(error, 'EIO', 'EAGAIN')) break;
-      throw error;
-    }
-  }
-  return Buffer.concat(chunks);
 }
 
 function signalsOf(fd: number, input: Uint8Array): NodeJS.Signals[] {

@@ -1,8 +1,8 @@
 // conmon, the monitor: one small process per container that holds its stdio, writes its CRI log,
 // reaps it and records its exit. It outlives this worker.
 
-import { closeSync, writeSync } from 'node:fs';
-import { symlink } from 'node:fs/promises';
+import { closeSync, constants, writeSync } from 'node:fs';
+import { open, symlink } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
@@ -29,6 +29,8 @@ export interface MonitorOptions {
   readonly tty: boolean;
   readonly stdin: boolean;
   readonly stdinOnce: boolean;
+  /** criu's images: the engine restores from them instead of creating. */
+  readonly restoreFrom?: string;
 }
 
 /** In the bundle, a link to the log's directory: conmon takes a `:` in a log path for its end. */
@@ -58,6 +60,7 @@ export function monitorArgv(options: MonitorOptions): string[] {
   if (options.tty) argv.push('-t');
   if (options.stdin) argv.push('-i');
   if (options.stdin && !options.stdinOnce) argv.push('--leave-stdin-open');
+  if (options.restoreFrom !== undefined) argv.push('--restore', options.restoreFrom);
   return argv;
 }
 
@@ -160,6 +163,29 @@ async function converse(
   } catch (error) {
     if (monitor !== undefined) signalProcess(monitor, 'SIGKILL');
     throw error;
+  }
+}
+
+/** In the bundle; takes a number, then two of its own (conmon, src/ctrl.c). */
+export const MONITOR_CONTROL = 'ctl';
+
+/** What a monitor can be told. */
+export type MonitorMessage =
+  | 'reopen-log'
+  | { readonly resize: { readonly columns: number; readonly rows: number } };
+
+export function monitorMessage(message: MonitorMessage): string {
+  if (message === 'reopen-log') return '2 0 0\n';
+  return `1 ${message.resize.rows} ${message.resize.columns}\n`;
+}
+
+/** Never waits: a fifo that nobody reads has no monitor. Throws ENXIO or ENOENT then. */
+export async function tellMonitor(bundle: string, message: MonitorMessage): Promise<void> {
+  const file = await open(join(bundle, MONITOR_CONTROL), constants.O_WRONLY | constants.O_NONBLOCK);
+  try {
+    await file.write(monitorMessage(message));
+  } finally {
+    await file.close();
   }
 }
 

@@ -8,13 +8,12 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { tryNewLog } from './container-log.ts';
+import { MONITOR_CONTROL, monitorMessage, tellMonitor } from './monitor.ts';
 import { phaseName } from './phases.ts';
 import { placesOf, requireContainer, type Worker } from './worker.ts';
 
 const NEW_LOG_BUDGET_MS = 5_000;
 const POLL_INTERVAL_MS = 5;
-/** To conmon: reopen the log (conmon, src/ctrl.c). */
-const REOPEN = '2 0 0\n';
 /** Messages are written whole up to this size (pipe(7)). */
 const PIPE_BUF = 4096;
 
@@ -46,28 +45,18 @@ export function reopenContainerLog(worker: Worker): VerbHandler<'reopen-containe
 
 async function reopen(worker: Worker, record: ContainerRecord, signal: AbortSignal): Promise<void> {
   const { clock } = worker.service;
-  const fifo = join(placesOf(worker, record.id).bundle, 'ctl');
+  const { bundle } = placesOf(worker, record.id);
   const budget = AbortSignal.any([signal, clock.timeout(NEW_LOG_BUDGET_MS)]);
   try {
-    await tellMonitor(fifo);
+    await tellMonitor(bundle, 'reopen-log');
     while (!existsSync(record.logPath)) await clock.sleep(POLL_INTERVAL_MS, budget);
   } catch (error) {
-    await takeBack(fifo);
+    await takeBack(join(bundle, MONITOR_CONTROL));
     await rm(record.logPath, { force: true });
     throw new Failure('timeout', `the monitor of ${record.id} did not reopen its log`, {
       stage: 'reopen log',
       cause: error,
     });
-  }
-}
-
-/** Non-blocking: a fifo that nobody reads (ENXIO) has no monitor. */
-async function tellMonitor(fifo: string): Promise<void> {
-  const file = await open(fifo, constants.O_WRONLY | constants.O_NONBLOCK);
-  try {
-    await file.write(REOPEN);
-  } finally {
-    await file.close();
   }
 }
 
@@ -80,7 +69,9 @@ async function takeBack(fifo: string): Promise<void> {
     const file = await open(fifo, constants.O_RDWR | constants.O_NONBLOCK);
     try {
       const { buffer, bytesRead } = await file.read(Buffer.alloc(PIPE_BUF), 0, PIPE_BUF);
-      const others = buffer.toString('latin1', 0, bytesRead).replaceAll(REOPEN, '');
+      const others = buffer
+        .toString('latin1', 0, bytesRead)
+        .replaceAll(monitorMessage('reopen-log'), '');
       if (others !== '') await file.write(others);
     } finally {
       await file.close();
