@@ -18,6 +18,7 @@ import type { ImageConfig } from '@cribus/oci/image-config.ts';
 import { invalidOf, quoted } from '@cribus/oci/invalid-field.ts';
 import { localhostSeccompPath } from '@cribus/oci/seccomp.ts';
 import type { BuiltSpec, HostFacts, NamespacePaths } from '@cribus/oci/spec-input.ts';
+import { appArmorFacts } from './apparmor.ts';
 import { cdiVolumes, readCdiDevices, withCdiVolumes } from './cdi-devices.ts';
 import { listHostDevices } from './host-facts.ts';
 import type { ImageVolumes } from './image-volumes.ts';
@@ -51,7 +52,7 @@ export async function writeContainerSpec(
   }
   const places = placesOf(worker, record.id);
   const privileged = config.linux?.securityContext?.privileged === true;
-  const [mounts, passwd, group, devices, localhostSeccomp, cdi] = await Promise.all([
+  const [mounts, passwd, group, devices, localhostSeccomp, cdi, appArmor] = await Promise.all([
     resolveMounts(record.id, config.mounts, request.imageVolumes),
     readInRootfs(places.rootfs, '/etc/passwd'),
     readInRootfs(places.rootfs, '/etc/group'),
@@ -61,6 +62,7 @@ export async function writeContainerSpec(
       directories: worker.service.config.cdi.spec_dirs,
       log: worker.service.log,
     }),
+    appArmorFacts(worker, facts),
   ]);
   const pod = userNamespaceOf(sandbox);
   const directory = join(places.bundle, MAPPED_VOLUMES);
@@ -83,7 +85,7 @@ export async function writeContainerSpec(
     passwd,
     group,
     devices: resolveDevices(record.id, config.devices),
-    host: { ...facts, devices },
+    host: { ...facts, ...appArmor, devices },
     cgroupsPath: cgroupsPath(worker, sandboxConfig, record.id),
     annotations: allowedAnnotations(worker, sandboxConfig, record),
     ...(localhostSeccomp === undefined ? {} : { localhostSeccomp }),

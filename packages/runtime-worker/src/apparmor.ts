@@ -1,0 +1,34 @@
+// What of AppArmor a container can have: the profiles that are loaded at this moment, and the default
+// one, which is loaded when the first container wants it.
+
+import {
+  canLoadAppArmorProfiles,
+  loadAppArmorProfile,
+  loadedAppArmorProfiles,
+} from '@cribus/host/apparmor.ts';
+import { APPARMOR_DEFAULT, APPARMOR_DEFAULT_NAME } from '@cribus/oci/apparmor-default.ts';
+import type { HostFacts } from '@cribus/oci/spec-input.ts';
+import type { Worker } from './worker.ts';
+
+const LOAD_BUDGET_MS = 10_000;
+
+type AppArmorFacts = Pick<HostFacts, 'appArmorDefaultProfile' | 'appArmorProfiles'>;
+
+/** Nothing on a host without AppArmor. */
+export async function appArmorFacts(worker: Worker, facts: HostFacts): Promise<AppArmorFacts> {
+  if (!facts.appArmor) return {};
+  const loaded = loadedAppArmorProfiles();
+  const known = loaded === undefined ? {} : { appArmorProfiles: loaded };
+  if (loaded?.includes(APPARMOR_DEFAULT_NAME) === true) {
+    return { ...known, appArmorDefaultProfile: APPARMOR_DEFAULT_NAME };
+  }
+  if (!canLoadAppArmorProfiles()) return known;
+  const { clock, log } = worker.service;
+  try {
+    await loadAppArmorProfile(APPARMOR_DEFAULT, clock.timeout(LOAD_BUDGET_MS));
+    return { ...known, appArmorDefaultProfile: APPARMOR_DEFAULT_NAME };
+  } catch (error) {
+    log.warn({ error: String(error) }, 'the default AppArmor profile could not be loaded');
+    return known;
+  }
+}
