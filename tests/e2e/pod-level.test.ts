@@ -17,20 +17,18 @@ import {
   Protocol,
   RunPodSandboxRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
-import { after, before, describe, it } from 'mocha';
+import { describe, it } from 'mocha';
 import { fetchText } from './harness/http.ts';
 import { failureOf } from './harness/image-calls.ts';
-import { startTestRegistry, type TestRegistry } from './harness/images.ts';
 import {
   exec,
   podConfig,
-  pull,
   type RunningPod,
   runPod,
   shellContainer,
   startContainer,
 } from './harness/pods.ts';
-import { eventually, type Stack, startStack } from './harness/stack.ts';
+import { eventually } from './harness/stack.ts';
 import { HANDLERS, HOST_KERNEL_HANDLERS, stackSuite } from './harness/suite.ts';
 
 const SLEEP = 'exec sleep 1000';
@@ -258,25 +256,15 @@ describe('at the level of the pod', () => {
 });
 
 describe('annotations of a pod', () => {
-  let registry: TestRegistry;
-  let stack: Stack;
-  before(async () => {
-    registry = await startTestRegistry();
-    stack = await startStack({
-      config: [
-        '[runtimes.handlers.runc]\nfamily = "runc"\nengine = "runc"',
-        'pod_annotations = ["example.com/*", "io.kubernetes.cri.sandbox-id"]',
-        'container_annotations = ["example.com/container"]',
-        '[runtimes.handlers.gvisor]\nfamily = "gvisor"\nengine = "runsc"',
-        '[runtimes.handlers.open]\nfamily = "gvisor"\nengine = "runsc"',
-        'pod_annotations = ["dev.gvisor.internal.*"]',
-      ].join('\n'),
-    });
-    await pull(stack.cri, registry.busybox);
-  });
-  after(async () => {
-    await stack?.destroy();
-    await registry?.stop();
+  const suite = stackSuite({
+    config: [
+      '[runtimes.handlers.runc]\nfamily = "runc"\nengine = "runc"',
+      'pod_annotations = ["example.com/*", "io.kubernetes.cri.sandbox-id"]',
+      'container_annotations = ["example.com/container"]',
+      '[runtimes.handlers.gvisor]\nfamily = "gvisor"\nengine = "runsc"',
+      '[runtimes.handlers.open]\nfamily = "gvisor"\nengine = "runsc"',
+      'pod_annotations = ["dev.gvisor.internal.*"]',
+    ].join('\n'),
   });
 
   const ANNOTATIONS = {
@@ -288,8 +276,9 @@ describe('annotations of a pod', () => {
   };
   /** Of the pod's and the container's, those that reach the engine. */
   async function reached(handler: string) {
+    const { stack, image } = suite;
     const pod = await runPod(stack, {
-      image: registry.busybox,
+      image,
       script: SLEEP,
       handler,
       pod: { annotations: ANNOTATIONS },
