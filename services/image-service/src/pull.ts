@@ -33,7 +33,7 @@ import {
   parseManifest,
 } from './registry/manifest.ts';
 import { createImageSource, type ImageSource } from './registry/source.ts';
-import { verifyImage } from './verifier.ts';
+import { createVerifier, type Verifier } from './verifier.ts';
 
 export interface PullRequest {
   readonly image: string;
@@ -57,6 +57,7 @@ interface Deps {
   readonly metrics: PullMetrics;
   readonly downloads: Semaphore;
   readonly unpacks: Semaphore;
+  readonly verifier: Verifier;
 }
 
 interface Pull {
@@ -83,6 +84,7 @@ export function createPuller(options: {
     ...options,
     downloads: createSemaphore(images.max_parallel_downloads),
     unpacks: createSemaphore(images.max_parallel_unpacks),
+    verifier: createVerifier(options.service),
   };
   const running = new Map<string, Promise<PullResult>>();
   return (request) => {
@@ -193,6 +195,7 @@ async function fetchImage(
     manifestDigest,
     pulledAtNs: service.clock.nowNs(),
     platform,
+    checkpointAnnotations: { ...manifest.checkpointAnnotations },
   });
   return { image, digest };
 }
@@ -247,7 +250,7 @@ async function resolve(
 
 /** Of what the reference means, before anything of it is kept. */
 async function verify(
-  { service }: Deps,
+  { verifier }: Deps,
   pull: Pull,
   what: {
     readonly fetched: { readonly digest: string; readonly body: Buffer };
@@ -257,7 +260,7 @@ async function verify(
   const { digest, body } = what.fetched;
   const name = canonicalReference(pull.reference);
   const candidate = { name, digest, mediaType: what.mediaType, sizeBytes: body.length };
-  await verifyImage(service, candidate, pull.signal);
+  await verifier(candidate, pull.signal);
 }
 
 async function fetchLayers(

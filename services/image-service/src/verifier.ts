@@ -25,45 +25,58 @@ const REASON_CHARACTERS_MAX = 1_000;
  * SignatureValidationFailed (cri-api, ErrSignatureValidationFailed) unless the program agrees, and the
  * reason of `signal` when that aborts.
  */
-export async function verifyImage(
+export type Verifier = (candidate: Candidate, signal: AbortSignal) => Promise<void>;
+
+export function createVerifier(
   service: Pick<Service, 'config' | 'clock' | 'log' | 'metrics'>,
-  candidate: Candidate,
-  signal: AbortSignal,
-): Promise<void> {
-  const { verifier, verifier_timeout_s } = service.config.images;
-  if (verifier === '') return;
-  const { name, digest, mediaType, sizeBytes } = candidate;
-  const deadline = service.clock.timeout(verifier_timeout_s * 1000);
-  const descriptor = JSON.stringify({ mediaType, digest, size: sizeBytes });
-  const startedMs = service.clock.monotonicMs();
-  const verdict = await run({
-    command: verifier,
-    args: ['-name', name, '-digest', digest, '-stdin-media-type', DESCRIPTOR_TYPE],
-    stdin: Buffer.from(`${descriptor}\n`),
-    outputBytesMax: REASON_BYTES_MAX,
-    signal: AbortSignal.any([signal, deadline]),
-  }).then(verdictOf, (error: unknown) => {
-    signal.throwIfAborted();
-    if (deadline.aborted) return `it gave no verdict within ${verifier_timeout_s} s`;
-    return `it could not be run: ${error instanceof Error ? error.message : String(error)}`;
-  });
-  const ms = Math.round(service.clock.monotonicMs() - startedMs);
-  const outcome = verdict === undefined ? 'agreed' : 'refused';
-  service.metrics
-    .counter('cribus_image_verifications_total', 'Images that the verifier judged, by outcome.', [
-      'outcome',
-    ])
-    .inc({ outcome });
-  const fields = { image: name, digest, verifier, ms };
-  if (verdict === undefined) {
-    service.log.info(fields, 'The verifier agrees to an image.');
-    return;
-  }
-  service.log.warn({ ...fields, reason: verdict }, 'The verifier refuses an image.');
-  throw new Failure(
-    'kubelet_reason',
-    `SignatureValidationFailed: pull ${name}: ${verifier} refuses ${digest}: ${verdict}`,
+): Verifier {
+  const { clock, log } = service;
+  const { verifier: command, verifier_timeout_s } = service.config.images;
+  const verdicts = service.metrics.counter(
+    'cribus_image_verifications_total',
+    'Images that the verifier judged, by outcome.',
+    ['outcome'],
   );
+
+  async function judge(candidate: Candidate, signal: AbortSignal): Promise<string | undefined> {
+    const { name, digest, mediaType, sizeBytes } = candidate;
+    const deadline = clock.timeout(verifier_timeout_s * 1000);
+    const descriptor = JSON.stringify({ mediaType, digest, size: sizeBytes });
+    try {
+      const result = await run({
+        command,
+        args: ['-name', name, '-digest', digest, '-stdin-media-type', DESCRIPTOR_TYPE],
+        stdin: Buffer.from(`${descriptor}\n`),
+        outputBytesMax: REASON_BYTES_MAX,
+        signal: AbortSignal.any([signal, deadline]),
+      });
+      return verdictOf(result);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (deadline.aborted) return `it gave no verdict within ${verifier_timeout_s} s`;
+      return `it could not be run: ${error instanceof Error ? error.message : String(error)}`;
+    }
+  }
+
+  return async (candidate, signal) => {
+    if (command === '') return;
+    const { name, digest } = candidate;
+    const startedMs = clock.monotonicMs();
+    const refusal = await judge(candidate, signal);
+    const ms = Math.round(clock.monotonicMs() - startedMs);
+    const fields = { image: name, digest, verifier: command, ms };
+    if (refusal === undefined) {
+      verdicts.inc({ outcome: 'agreed' });
+      log.info(fields, 'The verifier agrees to an image.');
+      return;
+    }
+    verdicts.inc({ outcome: 'refused' });
+    log.warn({ ...fields, reason: refusal }, 'The verifier refuses an image.');
+    throw new Failure(
+      'kubelet_reason',
+      `SignatureValidationFailed: pull ${name}: ${command} refuses ${digest}: ${refusal}`,
+    );
+  };
 }
 
 /** Undefined when the program agrees, else why it does not. */

@@ -48,6 +48,8 @@ export type Manifest = OfType &
         readonly kind: 'image';
         readonly config: Descriptor;
         readonly layers: readonly Descriptor[];
+        /** Those that say that the image holds a checkpoint. */
+        readonly checkpointAnnotations: Readonly<Record<string, string>>;
       }
   );
 
@@ -86,7 +88,29 @@ export function parseManifest(body: Buffer, contentType: string): Manifest {
       throw new Failure('unsupported', `a layer of the unknown media type ${what}`);
     }
   }
-  return { kind: 'image', mediaType: typeOf(type, MANIFEST_TYPES), config, layers };
+  return {
+    kind: 'image',
+    mediaType: typeOf(type, MANIFEST_TYPES),
+    config,
+    layers,
+    checkpointAnnotations: checkpointAnnotations(json['annotations']),
+  };
+}
+
+/** Today's names (checkpointctl, lib/annotations.go), and the first one of CRI-O. */
+const CHECKPOINT_ANNOTATION =
+  /^(?:org\.criu\.checkpoint\.|io\.kubernetes\.cri-o\.annotations\.checkpoint\.)/;
+const ANNOTATION_CHARACTERS_MAX = 1024;
+
+function checkpointAnnotations(annotations: unknown): Record<string, string> {
+  if (typeof annotations !== 'object' || annotations === null) return {};
+  const ours = Object.entries(annotations).filter(
+    (entry): entry is [string, string] =>
+      CHECKPOINT_ANNOTATION.test(entry[0]) &&
+      typeof entry[1] === 'string' &&
+      entry[0].length + entry[1].length <= ANNOTATION_CHARACTERS_MAX,
+  );
+  return Object.fromEntries(ours);
 }
 
 /** A document that doesn't say its type is OCI's, where the field is optional. */
