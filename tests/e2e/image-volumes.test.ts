@@ -25,7 +25,13 @@ import { eventually } from './harness/stack.ts';
 import { HANDLERS, stackSuite } from './harness/suite.ts';
 
 const SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
-const SERVICES = ['image-service', 'sandbox-manager', 'runtime-runc', 'runtime-gvisor'] as const;
+const SERVICES = [
+  'image-service',
+  'sandbox-manager',
+  'runtime-runc',
+  'runtime-gvisor',
+  'cri-gateway',
+];
 
 const file = (path: string, text: string, mode = 0o644): TarEntry => ({
   kind: 'file',
@@ -229,16 +235,18 @@ describe('images as volumes', () => {
     );
     await removeImage(cri, kept);
     assert.equal(await imageStatus(cri, keptId), undefined);
-    for (const service of SERVICES) {
-      const pid = await stack.pidOf(service);
-      process.kill(pid, 'SIGKILL');
-      await eventually(`${service} is there again`, async () => {
-        const now = (await stack.status()).parts.find((part) => part.name === service);
-        return now !== undefined && now.pid !== pid && now.state === 'running';
-      });
-    }
+    const before = (await stack.status()).parts.filter(({ name }) => SERVICES.includes(name));
+    assert.equal(before.length, SERVICES.length);
+    for (const { pid } of before) process.kill(pid, 'SIGKILL');
+    await eventually('the services are there again', async () => {
+      const { parts } = await stack.status();
+      return before.every(({ name, pid }) =>
+        parts.some((part) => part.name === name && part.pid !== pid && part.state === 'running'),
+      );
+    });
     for (const { containerId } of pods) {
-      assert.equal(await textOf(containerId, '/v/kept.txt'), 'kept\n');
+      const kept = await eventually('its text', () => textOf(containerId, '/v/kept.txt'));
+      assert.equal(kept, 'kept\n');
       assert.equal(await textOf(containerId, '/v/more.txt'), 'more\n');
     }
     assert.equal((await storedImages(stack)).layers.length, layersBefore.length + 2);
