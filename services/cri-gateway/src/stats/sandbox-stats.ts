@@ -46,9 +46,7 @@ export function toPodSandboxStats(parts: SandboxParts): PodSandboxStats {
             ...processes(whole.usage),
           }),
       ...(io === undefined ? {} : { io }),
-      ...(network === undefined
-        ? {}
-        : { network: networkUsage(network, record.network?.interface ?? '') }),
+      ...(network === undefined ? {} : networkUsage(network, record.network?.interface ?? '')),
       containers: listed.map((one) => toContainerStats(one.record, one.sample, mountpoint)),
     },
   });
@@ -59,14 +57,12 @@ function processes({ processCount, sampledAtNs }: CgroupUsage) {
   return { process: { timestamp: sampledAtNs, processCount: { value: processCount } } };
 }
 
+/** Never without a default interface: the kubelet reads its name unasked. */
 function networkUsage({ sampledAtNs, interfaces }: NetworkFigures, defaultName: string) {
   const listed = interfaces.map(interfaceUsage);
-  const first = listed.find(({ name }) => name === defaultName);
-  return {
-    timestamp: sampledAtNs,
-    ...(first === undefined ? {} : { defaultInterface: first }),
-    interfaces: listed,
-  };
+  const first = listed.find(({ name }) => name === defaultName) ?? listed[0];
+  if (first === undefined) return {};
+  return { network: { timestamp: sampledAtNs, defaultInterface: first, interfaces: listed } };
 }
 
 function interfaceUsage({ name, rxBytes, rxErrors, txBytes, txErrors }: InterfaceUsage) {
