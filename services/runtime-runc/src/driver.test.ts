@@ -48,6 +48,15 @@ describe('the driver of runc and crun', () => {
     assert.deepEqual(driver.globalArgs.slice(-2), ['--systemd-cgroup', '--debug']);
     const crun = describeDriver({ ...probed, flavour: 'crun', features: parseFeatures('usage') });
     assert.equal(crun.features.recursiveReadOnlyMounts, false);
+    for (const [version, knows] of [
+      ['1.3', false],
+      ['1.4', true],
+      ['1.8.1', true],
+      ['2.0', true],
+    ] as const) {
+      const { features } = describeDriver({ ...probed, flavour: 'crun', version, features: {} });
+      assert.equal(features.recursiveReadOnlyMounts, knows, version);
+    }
     assert.equal(crun.logPrefix, 'file:');
   });
 });
