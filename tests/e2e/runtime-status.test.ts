@@ -1,17 +1,10 @@
-// What the runtime says of itself: Version, Status, RuntimeConfig and UpdateRuntimeConfig, and what is
-// not there yet.
+// What the runtime says of itself: Version, Status, RuntimeConfig and UpdateRuntimeConfig.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import {
-  CgroupDriver,
-  ExecRequest,
-  ListContainerStatsRequest,
-  UpdateRuntimeConfigRequest,
-} from '@cribus/contracts/gen/cri/v1/api.ts';
+import { CgroupDriver, UpdateRuntimeConfigRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
 import { failureOf } from './harness/image-calls.ts';
-import { runPod } from './harness/pods.ts';
 import { HANDLERS, stackSuite } from './harness/suite.ts';
 
 describe('what the runtime says of itself', () => {
@@ -90,23 +83,5 @@ describe('what the runtime says of itself', () => {
       code: 'INVALID_ARGUMENT',
       message: /10\.77\.0\.0\/99/,
     });
-  });
-
-  it('answers UNIMPLEMENTED with a sentence for what is not there yet', async () => {
-    const { cri, stack, image } = suite;
-    const { containerId } = await runPod(stack, { image, script: 'sleep 30' });
-    const missing = { code: 'UNIMPLEMENTED', message: /not served yet/ } as const;
-    await failureOf(
-      cri.call(
-        'exec',
-        ExecRequest.fromPartial({ containerId, cmd: ['true'], stdout: true, stderr: true }),
-      ),
-      missing,
-    );
-    await failureOf(
-      cri.call('listContainerStats', ListContainerStatsRequest.fromPartial({})),
-      missing,
-    );
-    await failureOf(cri.call('containerStats', { containerId }), missing);
   });
 });
