@@ -32,6 +32,8 @@ export interface OverlayMount {
   /** Absent for a read-only mount. */
   readonly upper?: string;
   readonly work?: string;
+  /** The SELinux context of all its files, without a quotation mark. */
+  readonly context?: string | undefined;
 }
 
 /**
@@ -54,6 +56,8 @@ export function mountOverlay(mount: OverlayMount): void {
     options.push(`upperdir=${escapeOverlayPath(mount.upper)}`);
     options.push(`workdir=${escapeOverlayPath(mount.work ?? '')}`);
   }
+  // Quoted, for a context holds commas.
+  if (mount.context !== undefined) options.push(`context="${mount.context}"`);
   const data = options.join(',');
   if (Buffer.byteLength(data) > MOUNT_DATA_BYTES_MAX) {
     throw systemError('mount', 'ENAMETOOLONG', `overlay on '${mount.target}': options over a page`);

@@ -207,6 +207,10 @@ describe('buildContainerSpec', () => {
           host: labelled,
           security: { selinuxOptions: { user: 'u', role: 'r', type: 't', level: 's0:c1,c2' } },
         },
+        'selinux, no label': {
+          host: labelled,
+          security: { selinuxOptions: { user: '', role: '', type: 't",x="', level: '' } },
+        },
         'selinux, privileged': { host: labelled, security: { privileged: true } },
         'selinux, host PID': { host: labelled, security: { namespaceOptions: { pid: 2 } } },
         'privileged in an unprivileged sandbox': {

@@ -77,6 +77,8 @@ export interface SelinuxInput {
  * privileged container, and for one that shares the host's PID or IPC namespace and asks for none.
  * Without a level, the containers of a sandbox share two categories that its id decides
  * (container-selinux: container_t, container_file_t).
+ *
+ * @throws Failure invalid_argument for what can't be a label.
  */
 export function buildSelinux({ security, sandboxId, host }: SelinuxInput) {
   if (!host.selinux || security.privileged) return {};
@@ -88,6 +90,11 @@ export function buildSelinux({ security, sandboxId, host }: SelinuxInput) {
   const role = options?.role || 'system_r';
   const type = options?.type || 'container_t';
   const level = options?.level || `s0:${categoriesOf(sandboxId)}`;
+  for (const part of [user, role, type, level]) {
+    // They become part of mount options.
+    if (/^[\w.:,-]+$/.test(part)) continue;
+    throw new Failure('invalid_argument', `selinux_options: ${quoted(part)} is no SELinux label`);
+  }
   return {
     selinuxLabel: `${user}:${role}:${type}:${level}`,
     mountLabel: `${user}:object_r:container_file_t:${level}`,

@@ -25,11 +25,14 @@ import type { ImageVolumes } from './image-volumes.ts';
 import { resolveDevices } from './request-devices.ts';
 import { resolveMounts } from './request-mounts.ts';
 import { makeDirectoryInRootfs, readInRootfs } from './rootfs-files.ts';
+import { relabelVolumes } from './selinux.ts';
 import { makeReachable, mapVolumes, userNamespaceOf } from './user-namespace.ts';
 import { placesOf, requireContainer, type Worker } from './worker.ts';
 
 /** In the bundle: volumes mounted for the pod's user namespace, as long as the engine creates. */
 export const MAPPED_VOLUMES = 'mapped';
+
+const HOST_SHM = '/dev/shm';
 
 export interface SpecRequest {
   readonly record: ContainerRecord;
@@ -97,6 +100,12 @@ export async function writeContainerSpec(
     name: config.metadata?.name ?? '',
   } as const;
   const spec = worker.driver.amendSpec(built.spec, role);
+  const context = spec.linux.mountLabel;
+  if (context !== undefined) {
+    const { resolvConf, hostname, hosts, shm } = sandboxFiles(worker, sandbox);
+    const own = [resolvConf, hostname, hosts, ...(shm === HOST_SHM ? [] : [shm])];
+    await relabelVolumes(context, { sandbox: own, mounts });
+  }
   const { cwd } = spec.process;
   if (cwd !== '/') await makeDirectoryInRootfs(places.rootfs, cwd, pod?.root);
   await writeFileAtomic(join(places.bundle, 'config.json'), JSON.stringify(spec));
@@ -110,7 +119,7 @@ export function sandboxFiles(worker: Worker, sandbox: SandboxRecord) {
     sandbox.id,
   );
   const hostIpc = (sandbox.namespaces?.ipc ?? '') === '';
-  return { resolvConf, hostname, hosts, shm: hostIpc ? '/dev/shm' : shm };
+  return { resolvConf, hostname, hosts, shm: hostIpc ? HOST_SHM : shm };
 }
 
 /** As the OCI runtime gets it (runtime-spec, config-linux.md; runc's docs/systemd.md). */

@@ -33,6 +33,7 @@ import { refuseHostProcesses } from './host-processes.ts';
 import { mountImageVolumes, volumeImages } from './image-volumes.ts';
 import { makeOrUndo } from './make-or-undo.ts';
 import { takeAway } from './remove-container.ts';
+import { fileContext } from './selinux.ts';
 import {
   checkContainerMappings,
   endMapping,
@@ -143,7 +144,7 @@ async function make(worker: Worker, order: Order, rollback: Rollback): Promise<s
   const sources = await gather(worker, order, rollback);
   const record = await reserve(worker, { ...order, ...sources }, rollback);
   const pod = userNamespaceOf(sources.sandbox);
-  await prepareFiles(worker, record, pod);
+  await prepareFiles(worker, record, { pod, facts: order.facts });
   const { volumes, bundle } = placesOf(worker, id);
   const built = await writeContainerSpec(worker, {
     record,
@@ -299,8 +300,9 @@ export async function discard(
 async function prepareFiles(
   worker: Worker,
   record: ContainerRecord,
-  pod: PodUserNamespace | undefined,
+  options: { readonly pod: PodUserNamespace | undefined; readonly facts: HostFacts },
 ): Promise<void> {
+  const { pod } = options;
   const places = placesOf(worker, record.id);
   await Promise.all([
     mkdir(places.upper, { mode: 0o755 }),
@@ -315,6 +317,7 @@ async function prepareFiles(
     layerNames: record.layerNames,
     upper: places.upper,
     work: places.work,
+    context: fileContext(worker, record, options.facts),
   };
   if (pod !== undefined) {
     const { uid, gid } = pod.root;
