@@ -68,7 +68,7 @@ export function dialSession(
     stream: async (chunks) => {
       for (const chunk of chunks) {
         if (writeFrames(socket, FRAME.stdin, chunk)) continue;
-        await new Promise((resolve) => socket.once('drain', resolve));
+        await Promise.race([new Promise((resolve) => socket.once('drain', resolve)), ended]);
       }
       send(FRAME.stdinEnd);
     },
