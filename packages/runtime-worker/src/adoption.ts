@@ -14,6 +14,7 @@ import { EXIT_CODE_UNKNOWN } from './exits.ts';
 import { killOrphan } from './orphans.ts';
 import { isLive, keepAsUnknown } from './phases.ts';
 import { takeAway } from './remove-container.ts';
+import { tellEndOfTerminal } from './terminal-end.ts';
 import type { Worker } from './worker.ts';
 
 const REPAIR_BUDGET_MS = 60_000;
@@ -71,7 +72,9 @@ async function adoptLive(worker: Worker, record: ContainerRecord): Promise<void>
       }));
     }
   }
-  worker.exits.watch(worker.store.get(record.id) ?? record);
+  const now = worker.store.get(record.id) ?? record;
+  worker.exits.watch(now);
+  if (now.phase === ContainerPhase.RUNNING) tellEndOfTerminal(worker, now.id);
   const settled = worker.exits.settle(record.id).catch((error: unknown) => {
     worker.service.log.error(
       { container: record.id, error: String(error) },

@@ -5,6 +5,7 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
 import { phaseName } from './phases.ts';
 import { openRelays } from './relayed-stdio.ts';
+import { tellEndOfTerminal } from './terminal-end.ts';
 import { placesOf, requireContainer, stamp, type Worker } from './worker.ts';
 
 /** wrong_state unless it is CREATED; a repeated operation id gets its success again. */
@@ -52,6 +53,7 @@ async function startProcess(worker: Worker, id: string, signal: AbortSignal): Pr
   const stdio = openRelays(placesOf(worker, id).bundle);
   try {
     await worker.engine.start(id, signal, stdio.fds);
+    tellEndOfTerminal(worker, id);
   } finally {
     stdio.close();
   }
