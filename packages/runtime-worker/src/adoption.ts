@@ -9,6 +9,7 @@ import { IMAGE_SERVICE, subjectToken } from '@cribus/contracts/subjects.ts';
 import { listDirectory, removeTree } from '@cribus/host/files.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
 import { bootId } from '@cribus/host/processes.ts';
+import { adoptUnrestored, awaitsRestore } from './checkpoint/restore.ts';
 import { abandonCheckpoint } from './checkpoint/write-checkpoint.ts';
 import { EXIT_CODE_UNKNOWN } from './exits.ts';
 import { killOrphan } from './orphans.ts';
@@ -49,6 +50,7 @@ async function adoptOne(worker: Worker, record: ContainerRecord): Promise<void> 
 }
 
 async function adoptLive(worker: Worker, record: ContainerRecord): Promise<void> {
+  if (awaitsRestore(record)) return await adoptUnrestored(worker, record);
   await abandonCheckpoint(worker, record.id);
   const exitFile = existsSync(join(worker.paths.exits, record.id));
   if (record.process?.bootId !== bootId() && !exitFile) {

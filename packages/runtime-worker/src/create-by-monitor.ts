@@ -20,6 +20,8 @@ export async function createByMonitor(
     readonly terminal: boolean;
     /** Further global arguments, as the driver wants for this spec. */
     readonly engineArgs: readonly string[];
+    /** criu's images, to restore instead. */
+    readonly restoreFrom?: string;
     readonly signal: AbortSignal;
   },
 ): Promise<CreatedProcess> {
@@ -47,6 +49,7 @@ export async function createByMonitor(
           tty: options.terminal,
           stdin: record.config?.stdin === true,
           stdinOnce: record.config?.stdinOnce === true,
+          ...(options.restoreFrom === undefined ? {} : { restoreFrom: options.restoreFrom }),
         },
         { cgroups: worker.cgroups, cgroup: worker.monitorsCgroup, signal: options.signal },
       ),

@@ -26,6 +26,15 @@ import { removeTree } from '@cribus/host/files.ts';
 import { mountIdmappedOverlay } from '@cribus/host/idmapped-mounts.ts';
 import { mountOverlay } from '@cribus/host/mounts.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
+import {
+  applyOrigin,
+  type CheckpointOrigin,
+  forgetOrigin,
+  holdsCheckpoint,
+  openArchive,
+  openImage,
+  refuseUserNamespace,
+} from './checkpoint/origin.ts';
 import { logPathOf, prepareLog } from './container-log.ts';
 import { cgroupsPath, MAPPED_VOLUMES, writeContainerSpec } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
@@ -133,6 +142,8 @@ interface Order {
   readonly request: CreateContainerRequest;
   readonly context: VerbContext;
   readonly facts: HostFacts;
+  /** The operation id of its lease, where it is not its first. */
+  readonly lease?: string;
 }
 
 async function build(worker: Worker, order: Order): Promise<string> {
@@ -141,10 +152,12 @@ async function build(worker: Worker, order: Order): Promise<string> {
 
 async function make(worker: Worker, order: Order, rollback: Rollback): Promise<string> {
   const { id, context } = order;
-  const sources = await gather(worker, order, rollback);
-  const record = await reserve(worker, { ...order, ...sources }, rollback);
+  const { origin, request, ...sources } = await gatherWithOrigin(worker, order, rollback);
+  const record = await reserve(worker, { ...order, ...sources, request }, rollback);
   const pod = userNamespaceOf(sources.sandbox);
+  if (origin !== undefined && pod !== undefined) refuseUserNamespace(origin);
   await prepareFiles(worker, record, { pod, facts: order.facts });
+  if (origin !== undefined) await applyOrigin(worker, { id, origin, signal: context.signal });
   const { volumes, bundle } = placesOf(worker, id);
   const built = await writeContainerSpec(worker, {
     record,
@@ -153,11 +166,12 @@ async function make(worker: Worker, order: Order, rollback: Rollback): Promise<s
     imageVolumes: await mountImageVolumes(volumes, { ...sources, userNamespace: pod?.path }),
   });
   for (const note of built.notes) context.log.info({ container: id }, note);
-  const created = await createByMonitor(worker, record, {
-    terminal: record.config?.tty === true,
-    engineArgs: built.engineArgs,
-    signal: context.signal,
-  });
+  const process = { terminal: record.config?.tty === true, engineArgs: built.engineArgs };
+  // Its start restores it.
+  const created =
+    origin === undefined
+      ? await createByMonitor(worker, record, { ...process, signal: context.signal })
+      : { restore: true };
   if (pod !== undefined) endMapping(id, join(bundle, MAPPED_VOLUMES));
   const after = await worker.changes.apply(
     id,
@@ -184,6 +198,31 @@ interface Sources {
   readonly layersDir: string;
   readonly layerNames: readonly string[];
   readonly volumes: readonly LeasedVolume[];
+}
+
+/** As gather; where the request names a checkpoint, of the image below it. */
+async function gatherWithOrigin(
+  worker: Worker,
+  order: Order,
+  rollback: Rollback,
+): Promise<Sources & { readonly origin?: CheckpointOrigin; readonly request: Order['request'] }> {
+  const { id, request, context } = order;
+  const from = { id, request, signal: context.signal };
+  rollback.add('remove what a checkpoint had', async () => {
+    await forgetOrigin(worker, id);
+    if (worker.store.get(id) === undefined) await removeTree(placesOf(worker, id).directory);
+  });
+  const archive = await openArchive(worker, from);
+  const sources = await gather(worker, { ...order, ...archive }, rollback);
+  if (archive !== undefined || !holdsCheckpoint(sources.image)) {
+    return { ...sources, request, ...(archive && { origin: archive, request: archive.request }) };
+  }
+  const origin = await openImage(worker, { ...from, ...sources });
+  const answer = { owner: IMAGE_SERVICE, operationId: `${id}.end-checkpoint-lease` };
+  await context.ask('end-lease', { leaseId: id }, answer);
+  const lease = `${id}.lease-below`;
+  const below = await gather(worker, { ...order, request: origin.request, lease }, rollback);
+  return { ...below, origin, request: origin.request };
 }
 
 /** Sandbox and image at the same time; both are awaited, so that an undo follows what it undoes. */
@@ -215,7 +254,7 @@ async function gather(worker: Worker, order: Order, rollback: Rollback): Promise
         image: request.config?.image?.image ?? '',
         volumeImages: volumeImages(request.config),
       },
-      { owner: IMAGE_SERVICE, operationId: `${id}.lease` },
+      { owner: IMAGE_SERVICE, operationId: order.lease ?? `${id}.lease` },
     ),
   ]);
   if (sandboxAnswer.status === 'rejected') throw sandboxAnswer.reason;

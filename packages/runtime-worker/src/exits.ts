@@ -231,6 +231,8 @@ async function withoutExitFile(
   worker: Worker,
   record: ContainerRecord,
 ): Promise<Ending | undefined> {
+  // One that waits for its restore has no monitor yet.
+  if (record.restore && record.monitor === undefined) return undefined;
   if (record.monitor !== undefined && isAlive(record.monitor)) return undefined;
   if (existsSync(join(worker.paths.exits, record.id))) return await findEnding(worker, record);
   if (worker.driver.signalBy === 'engine') {

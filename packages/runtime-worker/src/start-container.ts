@@ -3,6 +3,7 @@
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
+import { awaitsRestore, restoreProcess } from './checkpoint/restore.ts';
 import { phaseName } from './phases.ts';
 import { openRelays } from './relayed-stdio.ts';
 import { tellEndOfTerminal } from './terminal-end.ts';
@@ -29,16 +30,21 @@ export function startContainer(worker: Worker): VerbHandler<'start-container'> {
           throw new Failure('wrong_state', `container ${id} is being stopped`);
         }
         const startedAtNs = worker.service.clock.nowNs();
-        await startProcess(worker, id, context.signal);
-        await worker.changes.apply(
+        const restored = awaitsRestore(record)
+          ? await restoreProcess(worker, record, context.signal)
+          : undefined;
+        if (restored === undefined) await startProcess(worker, id, context.signal);
+        const after = await worker.changes.apply(
           id,
           (now) => ({
             ...(now.phase === ContainerPhase.CREATED ? { phase: ContainerPhase.RUNNING } : {}),
+            ...restored,
             startedAtNs,
             operation: stamp(worker, 'start-container', context),
           }),
           { changed: context.changed },
         );
+        if (restored !== undefined && after !== undefined) worker.exits.watch(after);
         return {};
       },
       context.signal,

@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { containedPath } from '@cribus/archive/layer-writer.ts';
-import { readable, type TarEntry, TarReader, type TarSink } from '@cribus/archive/tar-reader.ts';
+import { readable } from '@cribus/archive/tar-header.ts';
+import { type TarEntry, TarReader, type TarSink } from '@cribus/archive/tar-reader.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import {
