@@ -3,7 +3,15 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -158,6 +166,7 @@ describe('CDI devices', () => {
                   env: ['PATH=/bin:/usr/bin', 'WHO=device two'],
                   timeout: 10,
                 },
+                { hookName: 'poststop', path: '/bin/touch', args: ['touch', `${hook}-ended`] },
               ],
             }),
             device('unused', { env: ['UNUSED=1'] }),
@@ -207,6 +216,9 @@ describe('CDI devices', () => {
       const heard = readFileSync(hook, 'utf8');
       assert.ok(heard.includes(`"${containerId}"`), 'the hook is told the state');
       assert.match(heard, /device two\n$/);
+      assert.equal(existsSync(`${hook}-ended`), false);
+      await cri.call('removeContainer', { containerId });
+      assert.equal(existsSync(`${hook}-ended`), true);
     });
   }
 
