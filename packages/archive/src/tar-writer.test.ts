@@ -14,7 +14,6 @@ const PLAIN: TarEntry = {
   mtimeNs: 1_700_000_000_000_000_000n,
   major: 0,
   minor: 0,
-  sparse: false,
   xattrs: new Map(),
 };
 

@@ -49,7 +49,7 @@ export function archiveInto(
 }
 
 function plainFile(name: string, sizeBytes: number, mtimeNs: bigint): TarEntry {
-  const owner = { mode: 0o600, uid: 0, gid: 0, major: 0, minor: 0, sparse: false };
+  const owner = { mode: 0o600, uid: 0, gid: 0, major: 0, minor: 0 };
   return { kind: 'file', name, linkName: '', ...owner, sizeBytes, mtimeNs, xattrs: new Map() };
 }
 
@@ -70,7 +70,6 @@ async function entryOf(
     mtimeNs: stats.mtimeNs,
     major: Number((stats.rdev >> 8n) & 0xfffn),
     minor: Number((stats.rdev & 0xffn) | ((stats.rdev >> 12n) & 0xfff00n)),
-    sparse: false,
     xattrs: xattrsOf(bytes),
   };
   if (stats.isSocket()) return undefined;
