@@ -33,6 +33,7 @@ const FILES = {
   memory: ['memory', 'memory.limit_in_bytes', 'memory.max'],
   swap: ['memory', 'memory.memsw.limit_in_bytes', 'memory.swap.max'],
   cpus: ['cpuset', 'cpuset.cpus', 'cpuset.cpus'],
+  pids: ['pids', 'pids.max', 'pids.max'],
 } as const;
 
 type PartialResources = Parameters<typeof LinuxContainerResources.fromPartial>[0];
@@ -96,7 +97,9 @@ describe('resources', () => {
         memoryLimitInBytes: 64n * MIB,
         memorySwapLimitInBytes: 64n * MIB,
         oomScoreAdj: 900n,
+        unified: { 'pids.max': '30' },
       });
+      assert.equal(limit(cgroup, 'pids'), '30');
       const pid = async () =>
         Number((await exec(suite.cri, containerId, ['cat', '/proc/1/oom_score_adj'])).stdout);
       assert.equal(await pid(), 900);
@@ -127,6 +130,8 @@ describe('resources', () => {
           [quota, 100_000n, bytes, '0'],
         );
       }
+      await update(containerId, { unified: { 'pids.max': '40' } });
+      assert.equal(limit(cgroup, 'pids'), '40');
       await update(containerId, { oomScoreAdj: 950n });
       assert.equal(await pid(), 950);
       const before = limits(cgroup);

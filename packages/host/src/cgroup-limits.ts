@@ -24,6 +24,8 @@ export interface CgroupLimits {
   /** Memory and swap together; negative is unlimited. */
   readonly memoryAndSwapBytes?: bigint;
   readonly hugePages?: readonly { readonly pageSize: string; readonly limitBytes: bigint }[];
+  /** Of processes and threads; negative is unlimited. */
+  readonly pids?: bigint;
   /** Files of cgroup v2 by name. */
   readonly unified?: Readonly<Record<string, string>>;
 }
@@ -121,6 +123,7 @@ export function limitWritesV1(
     const name = `hugetlb.${pageSize}.limit_in_bytes`;
     if (!isNone(directoryOf('hugetlb'), name, limitBytes)) add('hugetlb', name, limitBytes);
   }
+  if (limits.pids !== undefined) add('pids', 'pids.max', orMax(limits.pids));
   const [name] = Object.keys(limits.unified ?? {});
   if (name !== undefined) throw systemError('open', 'ENOENT', `${name}: this host has cgroup v1`);
   return writes;
@@ -202,6 +205,7 @@ export function limitWritesV2(limits: CgroupLimits, directory: string): LimitWri
     const name = `hugetlb.${pageSize}.max`;
     if (!isNone(directory, name, limitBytes)) add(name, limitBytes);
   }
+  if (limits.pids !== undefined) add('pids.max', orMax(limits.pids));
   for (const [name, value] of Object.entries(limits.unified ?? {})) {
     if (!UNIFIED_FILE.test(name)) throw systemError('open', 'EINVAL', `unified '${name}'`);
     add(name, value);

@@ -122,6 +122,10 @@ describe('buildContainerSpec, of the kernel', () => {
         'no swap of its own': limits({ memoryLimitInBytes: 2n ** 24n }),
         'as good as unlimited': limits({ memoryLimitInBytes: 2n ** 63n - 1n }),
         'cgroup v1': limits({ unified: { 'memory.high': '1' } }, { cgroupVersion: 'v1' }),
+        'processes of cgroup v1': limits(
+          { unified: { 'pids.max': '50' } },
+          { cgroupVersion: 'v1' },
+        ),
         'no hugetlb': limits(
           { hugepageLimits: [{ pageSize: '2MB', limit: 1n }] },
           { hugetlb: false },

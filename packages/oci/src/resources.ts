@@ -13,6 +13,8 @@ const MEMORY_MIN_BYTES = 4 * 1024 * 1024;
 /** A file of a controller, in no other directory (runtime-spec, config-linux.md, unified). */
 const UNIFIED_NAME = /^[a-z]+(\.[A-Za-z0-9_]+)+$/;
 
+const PIDS_MAX = 'pids.max';
+
 /** The range of oom_score_adj (proc(5)). */
 const OOM_SCORE_ADJ_MIN = -1000;
 const OOM_SCORE_ADJ_MAX = 1000;
@@ -38,8 +40,12 @@ export function buildResources(input: ResourcesInput, invalid: Invalid): BuiltRe
   }
   const cpu = cpuOf(asked, invalid);
   const unified = Object.keys(asked.unified).length > 0 ? asked.unified : undefined;
-  if (unified !== undefined && input.host.cgroupVersion === 'v1') {
-    notes.push('the unified settings are left out: this host has cgroup v1');
+  const pids = input.host.cgroupVersion === 'v1' ? pidsOf(asked, invalid) : undefined;
+  const without = Object.keys(asked.unified).filter((name) => name !== PIDS_MAX);
+  if (without.length > 0 && input.host.cgroupVersion === 'v1') {
+    notes.push(
+      `the unified settings are left out: this host has cgroup v1 (${without.join(', ')})`,
+    );
   }
   for (const name of Object.keys(asked.unified)) {
     if (UNIFIED_NAME.test(name)) continue;
@@ -57,6 +63,7 @@ export function buildResources(input: ResourcesInput, invalid: Invalid): BuiltRe
       ...(memory === undefined ? {} : { memory }),
       ...(cpu === undefined ? {} : { cpu }),
       ...(huge.length > 0 && input.host.hugetlb === true ? { hugepageLimits: huge } : {}),
+      ...(pids === undefined ? {} : { pids }),
       ...(unified !== undefined && input.host.cgroupVersion === 'v2' ? { unified } : {}),
     },
     notes,
@@ -93,6 +100,15 @@ function memoryOf(asked: LinuxContainerResources, host: HostFacts, invalid: Inva
     limit: toNumber(limit),
     ...(host.swapAccounting === false ? {} : { swap: toNumber(both) }),
   };
+}
+
+/** The one unified setting that cgroup v1 has under the same name; CRI has no field of its own. */
+function pidsOf(asked: LinuxContainerResources, invalid: Invalid) {
+  const most = asked.unified[PIDS_MAX];
+  if (most === undefined) return undefined;
+  if (most === 'max') return { limit: -1 };
+  if (!/^\d{1,15}$/.test(most)) throw invalid('unified', `${PIDS_MAX} is ${quoted(most)}`);
+  return { limit: Number(most) };
 }
 
 function cpuOf(asked: LinuxContainerResources, invalid: Invalid) {

@@ -166,6 +166,10 @@ function limitsOf(
     hugePages: from.built.hugepageLimits
       ?.filter(({ pageSize }) => pages.includes(pageSize))
       .map(({ pageSize, limit }) => ({ pageSize, limitBytes: BigInt(limit) })),
+    pids:
+      from.built.pids === undefined || !unified.includes('pids.max')
+        ? undefined
+        : BigInt(from.built.pids.limit),
     unified:
       from.built.unified === undefined
         ? undefined
