@@ -337,6 +337,19 @@ for (const handler of HOST_KERNEL_HANDLERS) {
       assert.equal(names.split('\n').filter((name) => name === 'sh').length, 2, names);
     });
 
+    it(`refuses to join the processes of nobody and of another pod, under ${handler}`, async () => {
+      const [pod, other] = await Promise.all([run({}), run({})]);
+      const join = (targetId: string) => {
+        const namespaceOptions = { pid: NamespaceMode.TARGET, targetId };
+        const linux = { securityContext: { namespaceOptions } };
+        const config = shellContainer(suite.image, SLEEP, { name: 'joins', linux });
+        return startContainer(suite.cri, pod.podId, config, pod.config);
+      };
+      await assert.rejects(join(''), { code: 3, message: /TARGET needs the target_id/ });
+      await assert.rejects(join('0'.repeat(64)), { code: 5, message: /does not exist/ });
+      await assert.rejects(join(other.containerId), { code: 3, message: /in another sandbox/ });
+    });
+
     it(`follows a symlink, binds files, read-only and with propagation to the host, under ${handler}`, async () => {
       const { stack, cri, image } = suite;
       const volume = join(stack.root, `volume-${handler}`);

@@ -34,6 +34,9 @@ const { POD, NODE, CONTAINER } = NamespaceMode;
 const HOST_TO_CONTAINER = MountPropagation.PROPAGATION_HOST_TO_CONTAINER;
 const BIDIRECTIONAL = MountPropagation.PROPAGATION_BIDIRECTIONAL;
 
+/** A part that was killed is started again after a second or more. */
+const RESTART_MS = 30_000;
+
 type Options = Parameters<typeof runPod>[1];
 
 for (const handler of HOST_KERNEL_HANDLERS) {
@@ -339,20 +342,19 @@ for (const handler of HOST_KERNEL_HANDLERS) {
         mkdirSync(directory, { recursive: true });
         execFileSync('mount', ['--bind', source, directory]);
       }
-      for (const part of [`runtime-${handler}`, 'runtime-runc', 'sandbox-manager']) {
-        const found = (await stack.status()).parts.find(({ name }) => name === part);
-        if (found !== undefined) process.kill(found.pid, 'SIGKILL');
+      const { parts } = await stack.status();
+      for (const { name, pid } of parts) {
+        if (/^runtime-|^sandbox-manager/.test(name)) process.kill(pid, 'SIGKILL');
       }
-      await eventually('the half-made container is swept', async () => !existsSync(bundle));
+      const swept = async () => !existsSync(bundle);
+      await eventually('the half-made container is swept', swept, RESTART_MS);
       assert.ok(!existsSync(reachable));
       assert.ok(existsSync('/etc/passwd') && existsSync('/var/lib'));
-      const second = await eventually('the pod serves again', () =>
-        startContainer(
-          cri,
-          pod.podId,
-          shellContainer(image, SLEEP, { name: 'second', ...options() }),
-          pod.config,
-        ),
+      const config = shellContainer(image, SLEEP, { name: 'second', ...options() });
+      const second = await eventually(
+        'the pod serves again',
+        () => startContainer(cri, pod.podId, config, pod.config),
+        RESTART_MS,
       );
       made.push(second);
       assert.equal(await shell(second, 'cat /proc/self/uid_map'), `0 ${HOST_ID} 65536`);
