@@ -9,6 +9,7 @@ import {
   constants,
   fchmodSync,
   fchownSync,
+  ftruncateSync,
   lchownSync,
   linkSync,
   lstatSync,
@@ -21,7 +22,8 @@ import {
 } from 'node:fs';
 import { isErrno } from '@cribus/host/errno.ts';
 import { makeNode, setFileTimes, setTimes, setXattr } from '@cribus/host/jail.ts';
-import { badTar, readable, type TarEntry, type TarSink } from './tar-reader.ts';
+import { badTar, readable } from './tar-header.ts';
+import type { TarEntry, TarSink } from './tar-reader.ts';
 
 export interface WrittenLayer {
   /** As the filesystem counts them, to a block of 4 KiB each. */
@@ -53,6 +55,8 @@ export class LayerWriter implements TarSink {
   #usedBytes = 0;
   #inodes = 0;
   #written = 0;
+  /** Where the next data of a sparse file goes; null: behind the last. */
+  #position: number | null = null;
 
   entry(entry: TarEntry): void {
     const path = containedPath(entry.name);
@@ -77,7 +81,18 @@ export class LayerWriter implements TarSink {
     this.#written += chunk.length;
     if (this.#written > LAYER_BYTES_MAX)
       throw badTar(`it unpacks to over ${LAYER_BYTES_MAX} bytes`);
-    for (let at = 0; at < chunk.length; ) at += writeSync(this.#file.fd, chunk, at);
+    const { fd } = this.#file;
+    for (let at = 0; at < chunk.length; ) {
+      const written = writeSync(fd, chunk, at, chunk.length - at, this.#position);
+      at += written;
+      if (this.#position === null) continue;
+      this.#position += written;
+      this.#usedBytes += written;
+    }
+  }
+
+  seek(offset: number): void {
+    this.#position = offset;
   }
 
   end(): void {
@@ -85,6 +100,7 @@ export class LayerWriter implements TarSink {
     const { fd, path, entry } = this.#file;
     this.#file = undefined;
     try {
+      if (entry.sparse === true) ftruncateSync(fd, entry.sizeBytes);
       // After the data: write(2) takes file capabilities away.
       setXattrs(path, entry);
       setFileTimes(fd, entry.mtimeNs);
@@ -152,7 +168,9 @@ export class LayerWriter implements TarSink {
   #openFile(path: string, entry: TarEntry): void {
     const fd = openSync(pathOf(path), WRITE_NEW, 0o600);
     this.#file = { fd, path, entry };
-    this.#usedBytes += Math.ceil(entry.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES;
+    this.#position = null;
+    if (entry.sparse !== true)
+      this.#usedBytes += Math.ceil(entry.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES;
     // The owner first: chown(2) clears setuid bits and file capabilities.
     fchownSync(fd, entry.uid, entry.gid);
     fchmodSync(fd, entry.mode);

@@ -1,5 +1,17 @@
 import assert from 'node:assert/strict';
-import { type BigIntStats, existsSync, lstatSync, readFileSync, readlinkSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  type BigIntStats,
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  writeSync,
+} from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -119,6 +131,44 @@ describe('unpacking a layer', () => {
     assert.ok(!existsSync(join(layer, '.wh..wh.plnk')));
   });
 
+  const sparseForms: readonly (readonly string[])[] = [
+    ['--format=gnu'],
+    ['--format=posix', '--sparse-version=0.0'],
+    ['--format=posix', '--sparse-version=0.1'],
+    ['--format=posix', '--sparse-version=1.0'],
+  ];
+  for (const form of sparseForms) {
+    it(`keeps the holes of sparse files that GNU tar wrote with ${form.join(' ')}`, async () => {
+      const source = join(base, 'source');
+      mkdirSync(source);
+      const long = `${'long/'.repeat(30)}name`;
+      mkdirSync(join(source, 'long/'.repeat(30)), { recursive: true });
+      for (const [name, regions] of [
+        ['few', 2],
+        // More than a header of the old form, and one extension of it, have room for.
+        [long, 60],
+        ['hole', 0],
+      ] as const) {
+        const fd = openSync(join(source, name), 'w');
+        for (let at = 0; at < regions; at += 1) {
+          writeSync(fd, Buffer.alloc(5000, `${at}.`), 0, 5000, 100_000 * (at + 1));
+        }
+        ftruncateSync(fd, 7_000_000);
+        closeSync(fd);
+      }
+      const names = ['few', long, 'hole'];
+      const tar = execFileSync('tar', ['-S', ...form, '-C', source, '-c', ...names]);
+      assert.ok(tar.length < 1_000_000, 'it was stored with its holes');
+      // In pieces that cut headers, maps and data anywhere.
+      await unpack(tar, 1_237);
+      for (const name of names) {
+        const [there, here] = [join(source, name), join(layer, name)];
+        assert.ok(readFileSync(there).equals(readFileSync(here)), name);
+        assert.ok(lstatSync(here).blocks * 512 < 1_000_000, `${name} has its holes`);
+      }
+    });
+  }
+
   const hostile: readonly [string, readonly TarPart[] | Buffer, RegExp][] = [
     ['a name that climbs out', [{ name: '../evil', data: '' }], /leads out/],
     ['a hard link outwards', [{ name: 'h', type: '1', linkName: '../outside' }], /leads out/],
@@ -136,7 +186,31 @@ describe('unpacking a layer', () => {
     ['a huge extended header', [{ name: 'x', type: 'x', claimedSize: 2 ** 30 }], /extended header/],
     ['a broken extended header', [{ name: 'x', type: 'x', data: '99 path=x\n' }], /broken record/],
     ['an unknown type', [{ name: 'x', type: 'Z' }], /unknown type/],
-    ['a sparse file', [{ name: 'x', pax: { 'GNU.sparse.major': '1' } }], /sparse/],
+    [
+      'a sparse file whose regions lie behind its end',
+      [{ name: 'x', data: 'abc', pax: { 'GNU.sparse.map': '8,3', 'GNU.sparse.size': '10' } }],
+      /regions out of place/,
+    ],
+    [
+      'a sparse file whose regions overlap',
+      [{ name: 'x', data: 'abcd', pax: { 'GNU.sparse.map': '0,3,2,1', 'GNU.sparse.size': '10' } }],
+      /regions out of place/,
+    ],
+    [
+      'a sparse file with more data than regions',
+      [{ name: 'x', data: 'abcd', pax: { 'GNU.sparse.map': '0,3', 'GNU.sparse.size': '10' } }],
+      /regions that are not its data/,
+    ],
+    [
+      'a sparse file whose map is no numbers',
+      [{ name: 'x', data: 'abc', pax: { 'GNU.sparse.map': '0,x', 'GNU.sparse.size': '10' } }],
+      /broken map/,
+    ],
+    [
+      'a sparse file whose map is cut',
+      [{ name: 'x', data: '2\n0\n', pax: { 'GNU.sparse.major': '1', 'GNU.sparse.realsize': '9' } }],
+      /map of "x" is cut/,
+    ],
     ['an archive cut in a header', buildTar([{ name: 'x' }]).subarray(0, 300), /ends within/],
     ['a cut gzip stream', Buffer.from('1f8b0800', 'hex'), /decompressed/],
   ];
