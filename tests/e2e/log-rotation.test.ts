@@ -249,6 +249,17 @@ describe('log rotation', () => {
     ] as const) {
       await failureOf(create(logPath), { code: 'INVALID_ARGUMENT', message });
     }
+    const left = () => readdirSync(config.logDirectory).sort();
+    assert.deepEqual(left(), ['directory', 'file']);
+    const absent = shellContainer(image, '', { command: ['/absent'], logPath: 'absent.log' });
+    await failureOf(
+      cri.call(
+        'createContainer',
+        CreateContainerRequest.fromPartial({ podSandboxId, config: absent, sandboxConfig: config }),
+      ),
+      { code: 'INVALID_ARGUMENT', message: /\/absent/ },
+    );
+    assert.deepEqual(left(), ['directory', 'file'], 'no log of a container that is not there');
     const { containerId } = await create('deep/in/there/0.log');
     await cri.call('startContainer', { containerId });
     const log = join(config.logDirectory, 'deep/in/there/0.log');

@@ -4,6 +4,7 @@
 import { constants } from 'node:fs';
 import { mkdir, open, rm } from 'node:fs/promises';
 import { dirname, isAbsolute, join, normalize } from 'node:path';
+import type { Rollback } from '@cribus/chassis/rollback.ts';
 import { Failure, type FailureKind } from '@cribus/contracts/failure.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 
@@ -24,14 +25,22 @@ export function logPathOf(logDirectory: string, logPath: string): string {
 }
 
 /**
- * Makes the directories and the log, which may be there already. Raises a failure that names the path
+ * Makes the directories and the log, which may be there already; one that was not goes with an undo of
+ * the container's creation. Raises a failure that names the path
  * and the reason: limit for a full disk, invalid_argument for a path that can be no log.
  */
-export async function prepareLog(containerId: string, logPath: string): Promise<void> {
+export async function prepareLog(
+  { id: containerId, logPath }: { readonly id: string; readonly logPath: string },
+  rollback: Rollback,
+): Promise<void> {
   if (logPath === '') return;
+  let made = false;
+  rollback.add('remove the log', async () => {
+    if (made) await rm(logPath, { force: true });
+  });
   try {
     await mkdir(dirname(logPath), { recursive: true });
-    await touch(logPath);
+    made = await touch(logPath);
   } catch (error) {
     throw logFailure(containerId, error, 'invalid_argument');
   }
@@ -52,11 +61,22 @@ export async function tryNewLog(containerId: string, logPath: string): Promise<v
   }
 }
 
-async function touch(path: string): Promise<void> {
+/** Opens for writing; true where there was no file before. */
+async function touch(path: string): Promise<boolean> {
   // Non-blocking, as it may be a fifo that nobody reads.
-  const { O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK } = constants;
-  const file = await open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, LOG_MODE);
-  await file.close();
+  const { O_WRONLY, O_APPEND, O_CREAT, O_EXCL, O_NONBLOCK } = constants;
+  const flags = O_WRONLY | O_APPEND | O_NONBLOCK;
+  try {
+    const file = await open(path, flags | O_CREAT | O_EXCL, LOG_MODE);
+    await file.close();
+    return true;
+  } catch (error) {
+    if (!isErrno(error, 'EEXIST')) throw error;
+    // A link that leads nowhere exists too.
+    const file = await open(path, flags | O_CREAT, LOG_MODE);
+    await file.close();
+    return false;
+  }
 }
 
 function logFailure(containerId: string, error: unknown, otherwise: FailureKind): unknown {

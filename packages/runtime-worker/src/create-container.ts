@@ -156,7 +156,7 @@ async function make(worker: Worker, order: Order, rollback: Rollback): Promise<s
   const record = await reserve(worker, { ...order, ...sources, request }, rollback);
   const pod = userNamespaceOf(sources.sandbox);
   if (origin !== undefined && pod !== undefined) refuseUserNamespace(origin);
-  await prepareFiles(worker, record, { pod, facts: order.facts });
+  await prepareFiles(worker, record, { pod, facts: order.facts, rollback });
   if (origin !== undefined) await applyOrigin(worker, { id, origin, signal: context.signal });
   const { volumes, bundle } = placesOf(worker, id);
   const built = await writeContainerSpec(worker, {
@@ -339,7 +339,11 @@ export async function discard(
 async function prepareFiles(
   worker: Worker,
   record: ContainerRecord,
-  options: { readonly pod: PodUserNamespace | undefined; readonly facts: HostFacts },
+  options: {
+    readonly pod: PodUserNamespace | undefined;
+    readonly facts: HostFacts;
+    readonly rollback: Rollback;
+  },
 ): Promise<void> {
   const { pod } = options;
   const places = placesOf(worker, record.id);
@@ -348,7 +352,7 @@ async function prepareFiles(
     mkdir(places.work, { mode: 0o700 }),
     mkdir(places.persist, { mode: 0o700 }),
     mkdir(places.rootfs, { recursive: true, mode: 0o700 }),
-    prepareLog(record.id, record.logPath),
+    prepareLog(record, options.rollback),
   ]);
   const overlay = {
     target: places.rootfs,
