@@ -7,6 +7,7 @@ import { constants as osConstants } from 'node:os';
 import { join } from 'node:path';
 import { isErrno, systemError } from './errno.ts';
 import { checked, libc } from './libc.ts';
+import { type ProcessMark, withMark } from './process-marks.ts';
 import { isUnreaped, reap } from './reap.ts';
 
 export interface SpawnOptions {
@@ -23,6 +24,8 @@ export interface SpawnOptions {
   readonly stderr?: Output;
   /** Further descriptors: child number to ours. */
   readonly fds?: Readonly<Record<number, number>>;
+  /** By which all that it starts can be found again (process-marks.ts). */
+  readonly mark?: ProcessMark;
   /** Per captured stream; the rest is read and dropped. Default 1 MiB. */
   readonly outputBytesMax?: number;
 }
@@ -81,7 +84,8 @@ export function spawn(options: SpawnOptions): Child {
   const plumbing = openPlumbing(options);
   let pid: number;
   try {
-    pid = posixSpawn(path, options, { env, targets: plumbing.targets });
+    const start = () => posixSpawn(path, options, { env, targets: plumbing.targets });
+    pid = options.mark === undefined ? start() : withMark(options.mark, start);
   } catch (error) {
     plumbing.closeOurs();
     throw error;

@@ -61,6 +61,8 @@ export interface EngineStats {
 
 /** An engine command that takes longer than this hangs; `wait` is not bounded by it. */
 const COMMAND_BUDGET_MS = 60_000;
+/** A tree that still grows after so many looks is signalled as far as it is known. */
+const TREE_LOOKS_MAX = 20;
 
 /** Arguments in front of every operation. */
 export function globalArgv(
@@ -175,11 +177,21 @@ export function createEngine(options: EngineOptions): Engine {
     kill: (id, signalName, signal) =>
       command('kill', [id, signalName], signal).then(() => true, orFalseWhenGone),
     killProcessTree: async (id, { pid, name, signal }) => {
-      // Looked at before the first dies: orphans move to another parent.
-      const table = await command('ps', [id], signal).catch(() => '');
-      for (const each of [pid, ...below(pid, parseParents(table))]) {
-        await command('kill', ['--pid', String(each), id, name], signal).catch(orFalseWhenGone);
+      // All are stopped before any dies: what is stopped starts nothing more, and orphans would move
+      // to another parent, where nobody finds them.
+      const tell = (each: number, what: string) =>
+        command('kill', ['--pid', String(each), id, what], signal).catch(orFalseWhenGone);
+      const found = new Set<number>();
+      for (let look = 0; look < TREE_LOOKS_MAX; look += 1) {
+        const table = await command('ps', [id], signal).catch(() => '');
+        const fresh = [pid, ...below(pid, parseParents(table))].filter((each) => !found.has(each));
+        if (fresh.length === 0) break;
+        for (const each of fresh) {
+          found.add(each);
+          await tell(each, 'STOP');
+        }
       }
+      for (const each of found) await tell(each, name);
     },
     update: async (id, limits, signal) => {
       // With cgroup v2 a limit below what is in use would kill instead of being refused.

@@ -8,6 +8,7 @@ import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { FRAME } from '@cribus/contracts/session.ts';
 import { openDescriptorInbox } from '@cribus/host/descriptor-inbox.ts';
 import { readFileIfExists } from '@cribus/host/files.ts';
+import { createMark, type ProcessMark } from '@cribus/host/process-marks.ts';
 import { reapOrphan } from '@cribus/host/reap.ts';
 import { type Child, type SpawnResult, spawn } from '@cribus/host/spawn.ts';
 import { adoptTerminal, openTerminal } from '@cribus/host/terminals.ts';
@@ -22,10 +23,13 @@ export interface Launch {
   readonly record: ContainerRecord;
   readonly files: ExecFiles;
   readonly channel: SessionChannel;
+  readonly mark: ProcessMark;
 }
 
 export interface Launched {
   readonly engine: Child;
+  /** On the engine and on all that the command starts, where those are processes of the host. */
+  readonly mark: ProcessMark;
   /** The exit code of the command; rejects with what the driver makes of a failed start. */
   readonly exited: Promise<number>;
   outputs(): readonly Pump[];
@@ -40,7 +44,8 @@ const SIGNAL_BASE = 128;
 const START_LOOK_MS = 10;
 
 /** Throws when the engine can't be started at all. */
-export function launch(worker: Worker, what: Launch): Launched {
+export function launch(worker: Worker, order: Omit<Launch, 'mark'>): Launched {
+  const what = { ...order, mark: createMark() };
   const detached = worker.driver.execMode === 'detached';
   if (what.order.tty) {
     return detached ? detachedOnTerminal(worker, what) : foregroundOnTerminal(worker, what);
@@ -66,6 +71,7 @@ function onPipes(worker: Worker, what: Launch): Launched {
   const child = spawn({
     command: worker.engine.command,
     args: argv(worker, what),
+    mark: what.mark,
     ...(order.stdin ? { stdin: 'pipe' } : {}),
     stdout: order.stdout ? 'pipe' : 'null',
     stderr: 'pipe',
@@ -97,6 +103,7 @@ function onPipes(worker: Worker, what: Launch): Launched {
     : foregroundExit(worker, what, child, () => said.stderr);
   return {
     engine: child,
+    mark: what.mark,
     exited,
     outputs: () => outputs,
     finish: () => undefined,
@@ -137,6 +144,7 @@ function detachedOnTerminal(worker: Worker, what: Launch): Launched {
     child = spawn({
       command: worker.engine.command,
       args: argv(worker, what, ['--console-socket', path]),
+      mark: what.mark,
       stdout: 'null',
       stderr: 'null',
     });
@@ -146,6 +154,7 @@ function detachedOnTerminal(worker: Worker, what: Launch): Launched {
   }
   return {
     engine: child,
+    mark: what.mark,
     exited: orphanExit(worker, what, child, begin).finally(inbox.close),
     outputs: () => outputs,
     finish: () => {
@@ -171,6 +180,7 @@ function foregroundOnTerminal(worker: Worker, what: Launch): Launched {
     const child = spawn({
       command: worker.engine.command,
       args: argv(worker, what),
+      mark: what.mark,
       stdout: 'null',
       stderr: 'null',
       fds: { 0: slaveFd, 1: slaveFd, 2: slaveFd },
@@ -195,6 +205,7 @@ function foregroundOnTerminal(worker: Worker, what: Launch): Launched {
     );
     return {
       engine: child,
+      mark: what.mark,
       exited,
       outputs: () => [output],
       finish: () => {

@@ -1,11 +1,14 @@
 // Killing a command that was executed in a container, with all that it started.
 
+import { rm } from 'node:fs/promises';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import { listDirectory, readFileIfExists } from '@cribus/host/files.ts';
+import { listMarked } from '@cribus/host/process-marks.ts';
 import { identify, signalProcess } from '@cribus/host/processes.ts';
 import type { Launched } from './exec-launch.ts';
-import { type ExecFiles, readPid } from './exec-order.ts';
+import { EXEC_PREFIX, type ExecFiles, execFiles, readPid } from './exec-order.ts';
 import { descendants } from './process-tree.ts';
-import type { Worker } from './worker.ts';
+import { placesOf, type Worker } from './worker.ts';
 
 /** For an engine's kill and for the reaping of what was killed. */
 const KILL_BUDGET_MS = 10_000;
@@ -33,7 +36,7 @@ export async function killExec(worker: Worker, target: Target): Promise<void> {
   const pid = await startedPid(worker, target, exited);
   if (pid > 0 && worker.driver.signalBy === 'engine') {
     await worker.engine.killProcessTree(record.id, { pid, name: 'KILL', signal });
-  } else if (pid > 0) killTree(pid);
+  } else if (pid > 0) await killMarked(worker, target, { pid, signal });
   // The engine reaps the command and ends; killed before, it would leave a zombie in the container.
   const over = await Promise.race([exited, aborted(clock.timeout(ENGINE_BUDGET_MS))]);
   if (over !== undefined) return;
@@ -64,23 +67,63 @@ async function startedPid(
 }
 
 /**
- * Stops from the top down before it kills: what is stopped starts nothing more, and what is not dead
- * yet keeps its children from moving to another parent.
+ * Stops all before it kills any: what is stopped starts nothing more. Children that left the tree are
+ * found by their mark. Returns once none is left, or when the signal aborts.
  */
-function killTree(pid: number): void {
-  const stopped = new Map<number, ReturnType<typeof identify>>();
+async function killMarked(
+  worker: Worker,
+  { launched }: Target,
+  { pid, signal }: { readonly pid: number; readonly signal: AbortSignal },
+): Promise<void> {
+  const living = () => {
+    const found = new Map(listMarked(launched.mark).map((each) => [each.pid, each]));
+    for (const each of [pid, ...descendants(pid)].flatMap((one) => identify(one) ?? [])) {
+      found.set(each.pid, each);
+    }
+    // The engine ends by itself then, and reaps what is its own.
+    found.delete(launched.engine.pid);
+    return found;
+  };
+  const stopped = new Set<number>();
   for (let look = 0; look < LOOKS_MAX; look += 1) {
-    const fresh = [pid, ...descendants(pid)].filter((each) => !stopped.has(each));
+    const fresh = [...living().values()].filter((each) => !stopped.has(each.pid));
     if (fresh.length === 0) break;
     for (const each of fresh) {
-      const identity = identify(each);
-      stopped.set(each, identity);
-      if (identity !== undefined) signalProcess(identity, 'SIGSTOP');
+      stopped.add(each.pid);
+      signalProcess(each, 'SIGSTOP');
     }
   }
-  for (const identity of stopped.values()) {
-    if (identity !== undefined) signalProcess(identity, 'SIGKILL');
+  for (let left = living(); left.size > 0 && !signal.aborted; left = living()) {
+    for (const each of left.values()) signalProcess(each, 'SIGKILL');
+    await worker.service.clock.sleep(LOOK_INTERVAL_MS);
   }
+}
+
+/**
+ * Kills what was executed in a container by a worker that is gone, with its children as far as they are
+ * below it, and takes its files away: nobody has its streams any more.
+ */
+export async function endStaleExecs(worker: Worker, record: ContainerRecord): Promise<void> {
+  const { bundle } = placesOf(worker, record.id);
+  const names = (await listDirectory(bundle)).filter((name) => name.startsWith(EXEC_PREFIX));
+  const signal = worker.service.clock.timeout(KILL_BUDGET_MS);
+  for (const name of names) {
+    const files = execFiles(bundle, name);
+    const pid = await readPid(worker.driver.signalBy === 'engine' ? files.innerPid : files.pid);
+    if (pid > 0 && worker.driver.signalBy === 'engine') {
+      await worker.engine.killProcessTree(record.id, { pid, name: 'KILL', signal });
+    } else if (pid > 0 && (await isInContainer(pid, record))) {
+      const tree = [pid, ...descendants(pid)].flatMap((each) => identify(each) ?? []);
+      for (const each of tree) signalProcess(each, 'SIGKILL');
+    }
+    await rm(files.directory, { recursive: true, force: true });
+  }
+}
+
+/** The pid may be another's by now. */
+async function isInContainer(pid: number, record: ContainerRecord): Promise<boolean> {
+  const cgroups = (await readFileIfExists(`/proc/${pid}/cgroup`))?.toString('utf8') ?? '';
+  return cgroups.includes(record.id);
 }
 
 /** Resolves when the signal aborts. */

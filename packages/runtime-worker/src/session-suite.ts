@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
 import type { ContainerConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { AttachRequest, ExecRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
@@ -12,7 +13,9 @@ import { systemClock } from '@cribus/host/clock.ts';
 import { libc } from '@cribus/host/libc.ts';
 import { insideNetworkNamespace } from '@cribus/host/namespaces.ts';
 import { after, afterEach, before, describe, it } from 'mocha';
+import { endStaleExecs } from './kill-exec.ts';
 import { dialSession } from './session-dialler.ts';
+import { placesOf, requireContainer } from './worker.ts';
 import { openWorkerFixture, type WorkerFixture } from './worker-fixture.ts';
 
 export type SessionSuiteOptions = Parameters<typeof openWorkerFixture>[0];
@@ -183,6 +186,35 @@ export function sessionSuite(options: SessionSuiteOptions): void {
         }
       });
     }
+
+    it('leave nothing of a command that was killed for its time, wherever its children went', async () => {
+      const seconds = `5555${process.pid}`;
+      // Inside a Sentry nobody can tell whose child an orphan was.
+      const onHost = fixture.worker.driver.signalBy === 'process';
+      const away = onHost ? `setsid sh -c '(setsid sleep ${seconds} &); exit' & wait; ` : '';
+      const script = `${away}setsid sleep ${seconds} & sh -c 'sleep ${seconds} & wait' & sleep ${seconds}`;
+      await assert.rejects(fixture.exec(id, ['sh', '-c', script], 1), { kind: 'timeout' });
+      assert.equal(await left(seconds), false, 'nothing is left by the time of the answer');
+      const files = () => readdirSync(join(fixture.worker.paths.run, id));
+      await eventually('its files are gone', async () => !files().join().includes('exec-'));
+    });
+
+    it('are ended by the next worker if theirs is gone, and only theirs', async () => {
+      const seconds = `8888${process.pid}`;
+      const session = dialSession(await exec(`echo ready; sleep ${seconds}`));
+      await session.until('ready');
+      // As a worker that is killed: its sockets are gone, and it ends nothing itself.
+      const { bundle } = placesOf(fixture.worker, id);
+      const [name = ''] = readdirSync(bundle).filter((each) => each.startsWith('exec-'));
+      await eventually('the command has a pid file', async () =>
+        existsSync(join(bundle, name, 'pid')),
+      );
+      await endStaleExecs(fixture.worker, requireContainer(fixture.worker, id));
+      await eventually(`sleep ${seconds} is gone`, async () => !(await left(seconds)));
+      assert.equal(existsSync(join(bundle, name)), false);
+      assert.equal((await fixture.exec(id, ['echo'])).exitCode, 0, 'the container lives');
+      session.socket.destroy();
+    });
 
     it('end without what a background child of the command holds open', async () => {
       const began = performance.now();
