@@ -12,6 +12,7 @@ import { bootId } from '@cribus/host/processes.ts';
 import { adoptUnrestored, awaitsRestore } from './checkpoint/restore.ts';
 import { abandonCheckpoint } from './checkpoint/write-checkpoint.ts';
 import { EXIT_CODE_UNKNOWN } from './exits.ts';
+import { endStaleExecs } from './kill-exec.ts';
 import { killOrphan } from './orphans.ts';
 import { isLive, keepAsUnknown } from './phases.ts';
 import { takeAway } from './remove-container.ts';
@@ -76,7 +77,14 @@ async function adoptLive(worker: Worker, record: ContainerRecord): Promise<void>
   }
   const now = worker.store.get(record.id) ?? record;
   worker.exits.watch(now);
-  if (now.phase === ContainerPhase.RUNNING) tellEndOfTerminal(worker, now.id);
+  if (now.phase === ContainerPhase.RUNNING) {
+    tellEndOfTerminal(worker, now.id);
+    const ending = endStaleExecs(worker, now).catch((error: unknown) => {
+      const said = { container: now.id, error: String(error) };
+      worker.service.log.warn(said, 'what was executed in it could not be ended');
+    });
+    worker.service.background(`stale execs of ${now.id}`, ending);
+  }
   const settled = worker.exits.settle(record.id).catch((error: unknown) => {
     worker.service.log.error(
       { container: record.id, error: String(error) },
