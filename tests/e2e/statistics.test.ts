@@ -462,6 +462,23 @@ describe('statistics', () => {
     assert.ok(lastSeen(second) > lastSeen(first));
   });
 
+  it('two lists a second apart are of two samples, for every handler, as crictl stats needs it', async () => {
+    const { stack, image } = suite;
+    await Promise.all(HANDLERS.map((handler) => runPod(stack, { image, script: SLEEP, handler })));
+    const timesOf = async () =>
+      new Map(
+        (await listed()).map(({ attributes, cpu }) => [attributes?.id ?? '', cpu?.timestamp ?? 0n]),
+      );
+    let before = await timesOf();
+    for (let round = 0; round < 3; round += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 1_000));
+      const now = await timesOf();
+      for (const [id, at] of now) assert.ok(at > (before.get(id) ?? 0n) && at > 0n, id);
+      assert.equal(now.size, HANDLERS.length);
+      before = now;
+    }
+  });
+
   it('a worker that is away costs only its own containers their figures', async () => {
     const { stack, image } = suite;
     const [near, away] = await Promise.all(

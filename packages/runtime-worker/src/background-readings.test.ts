@@ -3,6 +3,7 @@ import { systemClock } from '@cribus/host/clock.ts';
 import { afterEach, beforeEach, describe, it } from 'mocha';
 import { createBackground, type Readings } from './background-readings.ts';
 import { parseStats } from './engine.ts';
+import { estimate, shareOf } from './engine-readings.ts';
 import { createLoadAverages } from './load-averages.ts';
 
 describe('readings in the background', () => {
@@ -102,6 +103,26 @@ describe('statistics of an engine', () => {
       '{"type":"stats","id":"c1","data":{"cpu":{"usage":{"kernel":1,"user":2,"total":3,"percpu":[1,2]}},"memory":{"cache":7,"usage":{"limit":0,"usage":4,"failcnt":0}},"pids":{}}}';
     assert.deepEqual(parseStats(newer), { cpuNs: 3n, memoryBytes: 4n, processes: 0n });
     assert.equal(parseStats('loading sandbox: file does not exist'), undefined);
+  });
+});
+
+describe('use of a container inside a Sentry', () => {
+  const stats = (cpuNs: bigint) => ({ cpuNs, memoryBytes: 1n, processes: 1n });
+  it('goes on between two readings with the share of the Sentry that it had', () => {
+    const share = shareOf(undefined, { stats: stats(50n), sentryNs: 200n });
+    const first = { stats: stats(50n), atNs: 1n, sentryNs: 200n, shareMillionths: share };
+    assert.deepEqual(estimate(first, 400n), { cpuNs: 100n, isLive: true });
+    const later = shareOf(first, { stats: stats(150n), sentryNs: 400n });
+    assert.equal(later, 500_000n, 'of the time since then');
+    assert.equal(shareOf(first, { stats: stats(500n), sentryNs: 400n }), 1_000_000n);
+    assert.equal(shareOf(first, { stats: stats(40n), sentryNs: 400n }), 0n);
+  });
+
+  it('is the last reading where the Sentry has no cgroup of its own', () => {
+    const share = shareOf(undefined, { stats: stats(50n), sentryNs: undefined });
+    const only = { stats: stats(50n), atNs: 1n, sentryNs: undefined, shareMillionths: share };
+    assert.deepEqual(estimate(only, undefined), { cpuNs: 50n, isLive: false });
+    assert.deepEqual(estimate({ ...only, sentryNs: 9n }, 3n), { cpuNs: 50n, isLive: false });
   });
 });
 

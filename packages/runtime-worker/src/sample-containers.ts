@@ -43,7 +43,7 @@ export function sampleContainers(worker: Worker): VerbHandler<'sample-containers
       const cgroup = isRunning(record)
         ? engine === undefined || record.sandboxProcess
           ? readCgroup(worker, record, details)
-          : engine.get(record.id)
+          : engine.get(record)
         : undefined;
       const processes =
         details && cgroup !== undefined && engine === undefined && !record.sandboxProcess

@@ -116,7 +116,7 @@ describe('statistics', () => {
     assert.deepEqual([countOf(SANDBOX_MANAGER), countOf(runc)], [1, 1]);
     assert.ok(statistics.container(record()) !== undefined);
     await pass(10_000);
-    assert.ok(countOf(runc) >= 9 && countOf(runc) <= 12, `${countOf(runc)} in ten seconds`);
+    assert.ok(countOf(runc) >= 11 && countOf(runc) <= 14, `${countOf(runc)} in ten seconds`);
     await pass(55_000);
     const before = asked.length;
     await pass(60_000);
@@ -126,7 +126,7 @@ describe('statistics', () => {
 
   it('answers from the last sample, and takes one at once for what started since', async () => {
     await ask();
-    await pass(1_000);
+    await pass(1_500);
     const before = asked.length;
     await ask();
     assert.equal(asked.length, before, 'the last one is recent');
@@ -136,7 +136,6 @@ describe('statistics', () => {
     const later = { ...report.object.value, id: 'ef'.repeat(32), startedAtNs: time.clock.nowNs() };
     view.apply({ ...report, id: later.id, object: { $case: 'container', value: later } });
     const worked = countOf(runc);
-    await time.pass(100);
     await ask();
     assert.equal(countOf(runc), worked + 1);
     await ask();

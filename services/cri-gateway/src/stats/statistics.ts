@@ -1,7 +1,7 @@
-// Samples of the whole node, taken once a second in the background, but only while somebody asks for
+// Samples of the whole node, taken about once a second in the background, but only while somebody asks for
 // statistics: a node that nobody watches does nothing.
 //
-//   idle --asked--> sampling every second --a minute without an ask--> idle, samples forgotten
+//   idle --asked--> sampling --a minute without an ask--> idle, samples forgotten
 
 import {
   ContainerPhase,
@@ -22,13 +22,16 @@ import { type ContainerSample, nextSample, type Sample, type SandboxSample } fro
 
 /** Sampling goes on so long after the last ask: the kubelet asks every ten seconds, people less. */
 const GOES_ON_MS = 60_000;
-const EVERY_MS = 1_000;
+const EVERY_MS = 800;
 /** The second reading comes sooner, so that rates are there soon. */
 const SECOND_AFTER_MS = 300;
 /** What only metrics show is read less often: it costs ten times as much. */
 const DETAILS_EVERY_MS = 5_000;
-/** A sample is recent for so long; then the loop is behind, and an ask takes its own. */
-const RECENT_MS = 2_500;
+/**
+ * A sample is recent for so long; then the loop is behind, and an ask takes its own. crictl asks twice,
+ * a second apart, and fails when it gets the same sample.
+ */
+const RECENT_MS = 950;
 /** An ask waits so long at most for a sample; what is not there then is left out. */
 const WAIT_MS = 3_000;
 /** An owner has so long for one sample. */
