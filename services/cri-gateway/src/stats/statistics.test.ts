@@ -142,6 +142,25 @@ describe('statistics', () => {
     assert.equal(countOf(runc), worked + 1, 'what is not there then is not looked for again');
   });
 
+  it('does not take a sample that began before for one of what has just started', async () => {
+    let release = () => {};
+    worker = () =>
+      new Promise((resolve) => {
+        release = resolve;
+      });
+    const first = ask();
+    await time.pass(100);
+    const report = containerReport(ContainerPhase.RUNNING, 2n);
+    assert.ok(report.object?.$case === 'container');
+    const started = { ...report.object.value, startedAtNs: time.clock.nowNs() };
+    view.apply({ ...report, object: { $case: 'container', value: started } });
+    const second = ask();
+    worker = async () => undefined;
+    release();
+    await Promise.all([first, second]);
+    assert.equal(countOf(runc), 2);
+  });
+
   it('reads details only while somebody asks for metrics, and then every five seconds', async () => {
     await ask();
     await pass(10_000);

@@ -69,7 +69,12 @@ interface OwnerSamples {
   readonly containers: Map<string, ContainerSample>;
   readonly sandboxes: Map<string, SandboxSample>;
   running:
-    | { readonly details: boolean; readonly done: Promise<void>; readonly sinceMs: number }
+    | {
+        readonly details: boolean;
+        readonly done: Promise<void>;
+        readonly begunAtNs: bigint;
+        readonly sinceMs: number;
+      }
     | undefined;
   /** Monotonic, of the last whole sample; undefined before the first and after a failure. */
   sampledAtMs: number | undefined;
@@ -100,17 +105,20 @@ export function createStatistics(options: StatisticsOptions): Statistics {
       SANDBOX_MANAGER,
       ...new Set([...owners.handlers(), ...view.handlersInUse()].map(runtimeOwner)),
     ].filter((owner) => owners.isAlive(owner));
-  const sample = (owner: OwnerName, details: boolean): Promise<void> => {
+  /** Joins a sample that is under way, unless it began before what is looked for came to be. */
+  const sample = (owner: OwnerName, details: boolean, notBeforeNs = 0n): Promise<void> => {
     const state = stateOf(owner);
     const { running } = state;
     if (running !== undefined) {
-      if (running.details || !details) return running.done;
-      return running.done.then(() => sample(owner, details));
+      const fits = (running.details || !details) && running.begunAtNs >= notBeforeNs;
+      if (fits) return running.done;
+      return running.done.then(() => sample(owner, details, notBeforeNs));
     }
-    const done = sampleOwner(options, { owner, state, details }).finally(() => {
+    const begunAtNs = clock.nowNs();
+    const done = sampleOwner(options, { owner, state, details, begunAtNs }).finally(() => {
       state.running = undefined;
     });
-    state.running = { details, done, sinceMs: clock.monotonicMs() };
+    state.running = { details, done, begunAtNs, sinceMs: clock.monotonicMs() };
     return done;
   };
   const detailsDue = (state: OwnerSamples): boolean =>
@@ -142,7 +150,7 @@ export function createStatistics(options: StatisticsOptions): Statistics {
         const state = stateOf(owner);
         const newest = missing.get(owner) ?? 0n;
         return isStale(state, { details, newest, nowMs: clock.monotonicMs() })
-          ? [sample(owner, details)]
+          ? [sample(owner, details, newest)]
           : [];
       });
       if (!looping) {
@@ -217,11 +225,16 @@ function isStale(
 /** Never rejects: an owner that can't be sampled has no samples. */
 async function sampleOwner(
   options: StatisticsOptions,
-  { owner, state, details }: { owner: OwnerName; state: OwnerSamples; details: boolean },
+  sampling: {
+    readonly owner: OwnerName;
+    readonly state: OwnerSamples;
+    readonly details: boolean;
+    readonly begunAtNs: bigint;
+  },
 ): Promise<void> {
+  const { owner, state, details, begunAtNs } = sampling;
   const { clock, stopping, log } = options;
   const signal = AbortSignal.any([stopping, clock.timeout(SAMPLE_BUDGET_MS)]);
-  const begunAtNs = clock.nowNs();
   try {
     const ask = { options, owner, state, details, signal };
     if (owner === SANDBOX_MANAGER) await sampleSandboxes(ask);

@@ -17,10 +17,19 @@ import { sandboxState } from '../view/cri-sandbox.ts';
 import { toContainerStats } from './container-stats.ts';
 import { toPodSandboxStats } from './sandbox-stats.ts';
 
-/** The filesystem of the writable layers is the one of the images, as ImageFsInfo says. */
+/** Where the writable layers are, as ImageFsInfo says: with the images unless something is mounted. */
 export function layersMountpoint(gateway: Gateway): string {
-  return stackPaths(gateway.config.roots).images;
+  const known = mountpoints.get(gateway);
+  if (known !== undefined) return known;
+  const { images } = stackPaths(gateway.config.roots);
+  const handlers = join(gateway.config.roots.state, 'handlers');
+  const mountpoint = isSameFilesystem(images, handlers) ? images : handlers;
+  mountpoints.set(gateway, mountpoint);
+  return mountpoint;
 }
+
+/** Asked of the host once: mounts of a stack's directories are there before it. */
+const mountpoints = new WeakMap<Gateway, string>();
 
 /**
  * The statistics of all containers that match; one that doesn't run has its writable layer only, and
