@@ -314,9 +314,9 @@ for (const handler of HOST_KERNEL_HANDLERS) {
     });
 
     it(`reaps in a shared process namespace what its parent left behind, under ${handler}`, async () => {
-      const shared = {
-        linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.POD } } },
-      };
+      const seccomp = { profileType: RuntimeDefault };
+      const namespaceOptions = { pid: NamespaceMode.POD };
+      const shared = { linux: { securityContext: { namespaceOptions, seccomp } } };
       const { image, stack, cri } = suite;
       const options = { image, script: SLEEP, handler, pod: shared, container: shared };
       const pod = await runPod(stack, options);
@@ -326,6 +326,8 @@ for (const handler of HOST_KERNEL_HANDLERS) {
         shellContainer(image, SLEEP, { name: 'second', ...shared }),
         pod.config,
       );
+      const filter = await shell(second, 'grep ^Seccomp: /proc/1/status');
+      assert.equal(filter, 'Seccomp:\t2', "the init has the pod's filter");
       // Each background shell loses its parent at once, so that the init inherits its end.
       await shell(pod.containerId, 'for i in 1 2 3 4 5; do (sh -c "exit $i" &); done');
       await eventually('the zombies are gone', async () => {

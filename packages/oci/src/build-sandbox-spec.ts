@@ -50,6 +50,7 @@ export function buildSandboxSpec(input: SandboxSpecInput): BuiltSandboxSpec {
       resources: { devices: DEFAULT_DEVICE_RULES },
       maskedPaths: [],
       readonlyPaths: [],
+      ...(input.seccomp === undefined ? {} : { seccomp: input.seccomp }),
     },
   };
   return { spec, notes: oom.notes };

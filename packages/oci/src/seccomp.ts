@@ -11,8 +11,14 @@ import { defaultSeccomp } from './seccomp-default.ts';
 import type { SpecSeccomp } from './spec.ts';
 import type { HostFacts } from './spec-input.ts';
 
+/** What decides, of a container's security context and of a sandbox's alike. */
+export type SeccompChoice = Pick<
+  LinuxContainerSecurityContext,
+  'privileged' | 'seccomp' | 'seccompProfilePath'
+>;
+
 export interface SeccompInput {
-  readonly security: LinuxContainerSecurityContext;
+  readonly security: SeccompChoice;
   readonly host: HostFacts;
   /** The Localhost profile's JSON. */
   readonly localhost: string | undefined;
@@ -51,7 +57,7 @@ function machine(host: HostFacts): 'x64' | 'arm64' {
 
 /** The host path of the profile to read for this container; undefined where none is needed. */
 export function localhostSeccompPath(
-  security: LinuxContainerSecurityContext | undefined,
+  security: SeccompChoice | undefined,
   invalid: Invalid,
 ): string | undefined {
   if (security === undefined || security.privileged) return undefined;
@@ -60,10 +66,7 @@ export function localhostSeccompPath(
 }
 
 /** The seccomp field, else the deprecated path spelled as one. */
-function seccompProfile(
-  security: LinuxContainerSecurityContext,
-  invalid: Invalid,
-): SecurityProfile | undefined {
+function seccompProfile(security: SeccompChoice, invalid: Invalid): SecurityProfile | undefined {
   const profile = security.seccomp ?? legacyProfile(security.seccompProfilePath, invalid);
   if (profile === undefined) return undefined;
   if (!Object.values(ProfileType).includes(profile.profileType)) {

@@ -10,7 +10,7 @@ import type {
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { CdiInput } from './cdi/apply-edits.ts';
 import type { ImageConfig } from './image-config.ts';
-import type { HookName, Spec } from './spec.ts';
+import type { HookName, Spec, SpecSeccomp } from './spec.ts';
 
 /** Facts of the host that decide what can be asked of the engine. */
 export interface HostFacts {
@@ -150,6 +150,7 @@ export interface SandboxSpecInput {
   /** Overrides the sandbox's configured hostname. */
   readonly hostname?: string;
   readonly oomScoreAdj?: number;
+  readonly seccomp?: SpecSeccomp | undefined;
   readonly uidMappings?: readonly IDMapping[];
   readonly gidMappings?: readonly IDMapping[];
   readonly annotations: Readonly<Record<string, string>>;

@@ -16,7 +16,7 @@ import { isAlive } from '@cribus/host/processes.ts';
 import { buildContainerSpec } from '@cribus/oci/build-spec.ts';
 import type { ImageConfig } from '@cribus/oci/image-config.ts';
 import { invalidOf, quoted } from '@cribus/oci/invalid-field.ts';
-import { localhostSeccompPath } from '@cribus/oci/seccomp.ts';
+import { localhostSeccompPath, type SeccompChoice } from '@cribus/oci/seccomp.ts';
 import type { BuiltSpec, HostFacts, NamespacePaths } from '@cribus/oci/spec-input.ts';
 import { appArmorFacts } from './apparmor.ts';
 import { cdiVolumes, readCdiDevices, withCdiVolumes } from './cdi-devices.ts';
@@ -60,7 +60,7 @@ export async function writeContainerSpec(
     readInRootfs(places.rootfs, '/etc/passwd'),
     readInRootfs(places.rootfs, '/etc/group'),
     privileged ? listHostDevices() : [],
-    readLocalhostSeccomp(record),
+    readLocalhostSeccomp(config.linux?.securityContext, `container ${record.id}`),
     readCdiDevices(config, {
       directories: worker.service.config.cdi.spec_dirs,
       log: worker.service.log,
@@ -240,9 +240,13 @@ function pick(
   );
 }
 
-async function readLocalhostSeccomp(record: ContainerRecord): Promise<string | undefined> {
-  const invalid = invalidOf(`container ${record.id}`);
-  const path = localhostSeccompPath(record.config?.linux?.securityContext, invalid);
+/** The profile that a container or a sandbox names. Raises invalid_argument where there is none. */
+export async function readLocalhostSeccomp(
+  security: SeccompChoice | undefined,
+  object: string,
+): Promise<string | undefined> {
+  const invalid = invalidOf(object);
+  const path = localhostSeccompPath(security, invalid);
   if (path === undefined) return undefined;
   if (!isAbsolute(path)) {
     throw invalid('seccomp.localhost_ref', `${quoted(path)} is not an absolute path`);

@@ -20,8 +20,10 @@ import { removeTree, writeFileAtomic } from '@cribus/host/files.ts';
 import { isAlive } from '@cribus/host/processes.ts';
 import { resolveCommand } from '@cribus/host/spawn.ts';
 import { buildSandboxSpec } from '@cribus/oci/build-sandbox-spec.ts';
+import { invalidOf } from '@cribus/oci/invalid-field.ts';
+import { buildSeccomp } from '@cribus/oci/seccomp.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
-import { allowedSandboxAnnotations, cgroupsPath } from './container-spec.ts';
+import { allowedSandboxAnnotations, cgroupsPath, readLocalhostSeccomp } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
 import { CONTAINER_RECORD_FORMAT, discard } from './create-container.ts';
 import { refuseHostProcesses } from './host-processes.ts';
@@ -153,6 +155,7 @@ async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<rea
     },
     ...(pod === undefined ? {} : { uidMappings: pod.uids, gidMappings: pod.gids }),
     host: facts,
+    seccomp: await initSeccomp(worker, sandbox, facts),
     cgroupsPath: cgroupsPath(worker, config, sandbox.id),
     annotations: allowedSandboxAnnotations(worker, config),
   });
@@ -169,6 +172,15 @@ function ownKernelName(worker: Worker, sandbox: SandboxRecord): { readonly hostn
   if (worker.driver.sandboxModel !== 'root-container') return {};
   const ofHost = (sandbox.namespaces?.uts ?? '') === '' || (sandbox.config?.hostname ?? '') === '';
   return ofHost ? { hostname: hostname() } : {};
+}
+
+/** The pod's filter for its init; a Sentry has filters of its own, and runs nothing of the pod's. */
+async function initSeccomp(worker: Worker, sandbox: SandboxRecord, host: HostFacts) {
+  const security = sandbox.config?.linux?.securityContext;
+  if (security === undefined || worker.driver.sandboxModel === 'root-container') return undefined;
+  const object = `sandbox ${sandbox.id}`;
+  const localhost = await readLocalhostSeccomp(security, object);
+  return buildSeccomp({ security, host, localhost, capabilities: [] }, invalidOf(object));
 }
 
 /** One read-only root filesystem for all inits of a handler: the directories, and the program. */
