@@ -92,9 +92,17 @@ function layerType(compression: Compression, docker: boolean): string {
   return `application/vnd.oci.image.layer.v1.tar${suffix}`;
 }
 
+/** Of archives that several images share, each way of compressing it. */
+const compressed = new WeakMap<Buffer, Map<Compression, Buffer>>();
+
 function compress(tar: Buffer, compression: Compression): Buffer {
   if (compression === 'none') return tar;
-  return compression === 'gzip' ? gzipSync(tar) : zstdCompressSync(tar);
+  const known = compressed.get(tar) ?? new Map<Compression, Buffer>();
+  compressed.set(tar, known);
+  const data =
+    known.get(compression) ?? (compression === 'gzip' ? gzipSync : zstdCompressSync)(tar);
+  known.set(compression, data);
+  return data;
 }
 
 function json(value: unknown): Buffer {
