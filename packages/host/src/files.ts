@@ -175,6 +175,12 @@ export async function diskUsage(
   return use;
 }
 
+/** True when both are on one filesystem, or one is not there yet. */
+export function isSameFilesystem(a: string, b: string): boolean {
+  const [one, other] = [a, b].map((path) => lstatSync(path, { throwIfNoEntry: false }));
+  return one === undefined || other === undefined || one.dev === other.dev;
+}
+
 /** As bytes, for a container may have made names that are no UTF-8. */
 async function listNames(directory: Buffer): Promise<Buffer[]> {
   try {

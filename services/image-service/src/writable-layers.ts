@@ -2,13 +2,11 @@
 // filesystem, or on one of their own where something else is mounted. Measured in the background, and
 // only while somebody asks.
 
-import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Service } from '@cribus/chassis/service.ts';
 import { stackPaths } from '@cribus/contracts/paths.ts';
 import { directoryUsage } from '@cribus/host/directory-usage.ts';
-import { isErrno } from '@cribus/host/errno.ts';
-import { listDirectory } from '@cribus/host/files.ts';
+import { isSameFilesystem, listDirectory } from '@cribus/host/files.ts';
 
 export interface WritableLayersUsage {
   /** Equal to the images directory where both share a filesystem: another one means a split disk. */
@@ -63,22 +61,11 @@ export function createWritableLayers(
         bytes += used.usedBytes;
         inodes += used.inodesUsed;
       }
-      const shared = await isSameFilesystem(images, handlers);
+      const shared = isSameFilesystem(images, handlers);
       const mountpoint = shared ? images : handlers;
       usage = { mountpoint, bytes, inodes, measuredAtNs: clock.nowNs() };
       const tookMs = clock.monotonicMs() - nowMs;
       dueAtMs = clock.monotonicMs() + Math.max(EVERY_MS, tookMs * REST_FACTOR);
     },
   };
-}
-
-/** An absent directory will be made beside the other. */
-async function isSameFilesystem(a: string, b: string): Promise<boolean> {
-  try {
-    const [one, other] = await Promise.all([lstat(a), lstat(b)]);
-    return one.dev === other.dev;
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return true;
-    throw error;
-  }
 }

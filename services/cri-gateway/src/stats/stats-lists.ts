@@ -1,6 +1,7 @@
 // Which objects a statistics request means, and what is known of them: for the plain and for the
 // streamed lists.
 
+import { join } from 'node:path';
 import type {
   ContainerStats,
   ContainerStatsFilter,
@@ -10,6 +11,7 @@ import type {
 import { PodSandboxState } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { stackPaths } from '@cribus/contracts/paths.ts';
+import { isSameFilesystem } from '@cribus/host/files.ts';
 import type { Gateway } from '../gateway.ts';
 import { filterId, matchesLabels } from '../verbs/lookup.ts';
 import { isContainerShown } from '../view/cri-container.ts';
