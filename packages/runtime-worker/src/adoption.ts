@@ -44,7 +44,7 @@ async function adoptOne(worker: Worker, record: ContainerRecord): Promise<void> 
       return await finishRemoval(worker, record);
     case ContainerPhase.EXITED:
     case ContainerPhase.UNKNOWN:
-      return;
+      return await abandonCheckpoint(worker, record.id);
     default:
       return await adoptLive(worker, record);
   }

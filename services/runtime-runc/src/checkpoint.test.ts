@@ -9,8 +9,10 @@ import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'nod
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ImageSpec } from '@cribus/contracts/gen/cri/v1/api.ts';
-import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
+import type { VerbContext } from '@cribus/chassis/owner.ts';
+import { ContainerConfig, ImageSpec } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { ContainerPhase, ImageRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import type { VerbName } from '@cribus/contracts/subjects.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { openWorkerFixture, type WorkerFixture } from '@cribus/runtime-worker/worker-fixture.ts';
 import { after, afterEach, before, describe, it } from 'mocha';
@@ -163,7 +165,9 @@ describe('checkpoints of containers under runc', () => {
     const location = join(base, 'again.tar');
     await checkpoint(first, location);
     await remove(first);
-    const id = await restore('again', location);
+    // As a person may have kept it.
+    execFileSync('gzip', [location]);
+    const id = await restore('again', `${location}.gz`);
     assert.equal(record(id)?.phase, ContainerPhase.CREATED);
     assert.equal(await stateOf(id), undefined);
     assert.deepEqual(fixture.asked.findLast(({ verb }) => verb === 'take-lease')?.request, {
@@ -185,6 +189,46 @@ describe('checkpoints of containers under runc', () => {
     assert.deepEqual([record(id)?.phase, record(id)?.exitCode], [ContainerPhase.EXITED, 137]);
     await remove(id);
     assert.equal(existsSync(join(fixture.worker.paths.containers, id)), false);
+  });
+
+  it('in an image become containers of the image below, leased in its place', async () => {
+    const first = await changedContainer('pushed');
+    const location = join(base, 'pushed.tar');
+    await checkpoint(first, location);
+    await remove(first);
+    const layer = join(base, 'layers', 'checkpoint');
+    mkdirSync(layer, { recursive: true });
+    execFileSync('tar', ['-xf', location, '-C', layer]);
+    const usual = fixture.context();
+    const asked: string[] = [];
+    const ask = (async (verb: VerbName, request: { image?: string }, options: never) => {
+      const answer = await usual.ask(verb as 'take-lease', request as never, options);
+      asked.push(`${verb} ${request.image ?? ''}`.trim());
+      if (request.image !== 'registry/checkpoint:1') return answer;
+      const annotations = { 'org.criu.checkpoint.container.name': 'pushed' };
+      const image = ImageRecord.fromPartial({ id: 'sha256:9', checkpointAnnotations: annotations });
+      return { ...answer, image, layersDir: join(base, 'layers'), layerNames: ['checkpoint'] };
+    }) as unknown as VerbContext['ask'];
+    const { containerId: id } = await fixture.verbs['create-container'](
+      {
+        podSandboxId: fixture.sandbox.id,
+        config: ContainerConfig.fromPartial({
+          metadata: { name: 'pushed-again', attempt: 0 },
+          image: { image: 'registry/checkpoint:1' },
+          linux: { securityContext: { namespaceOptions: { pid: 1 } } },
+        }),
+        sandboxConfig: fixture.sandbox.config,
+      },
+      fixture.context({ ask }),
+    );
+    assert.deepEqual(
+      asked.filter((each) => each.includes('lease')),
+      ['take-lease registry/checkpoint:1', 'end-lease', 'take-lease sha256:1'],
+    );
+    await start(id);
+    const seen = await fixture.exec(id, ['cat', '/new/dir/file']);
+    assert.equal(seen.stdout, 'hi\n');
+    await remove(id);
   });
 
   it('that fail leave nothing, say why, and let the container run on', async () => {
