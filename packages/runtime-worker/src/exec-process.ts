@@ -54,6 +54,7 @@ async function runCommand(
   const { bundle } = placesOf(worker, record.id);
   const files = execFiles(bundle, `${EXEC_PREFIX}${randomUUID()}`);
   await mkdir(files.directory, { mode: 0o700 });
+  let exitCode: number | undefined;
   try {
     const spec = JSON.parse(await readFile(join(bundle, 'config.json'), 'utf8')) as Spec;
     const first = channel.peek(FRAME.resize);
@@ -63,10 +64,12 @@ async function runCommand(
       ...(size === undefined ? {} : { consoleSize: { width: size.columns, height: size.rows } }),
     };
     await writeFile(files.process, JSON.stringify(process), { mode: 0o600 });
-    await follow(worker, { order, record, files, channel });
+    exitCode = await follow(worker, { order, record, files, channel });
   } finally {
     await rm(files.directory, { recursive: true, force: true });
   }
+  // Said last: whoever hears it finds nothing of the command any more.
+  if (exitCode !== undefined) channel.sendJson(FRAME.exit, { exitCode });
 }
 
 interface Execution {
@@ -76,7 +79,8 @@ interface Execution {
   readonly channel: SessionChannel;
 }
 
-async function follow(worker: Worker, exec: Execution): Promise<void> {
+/** The exit code; undefined when the dialler is gone. */
+async function follow(worker: Worker, exec: Execution): Promise<number | undefined> {
   const { clock, stopping } = worker.service;
   const { order, record, files, channel } = exec;
   channel.gone.throwIfAborted();
@@ -88,11 +92,11 @@ async function follow(worker: Worker, exec: Execution): Promise<void> {
     const exitCode = await Promise.race([launched.exited, cut]);
     if (exitCode === undefined) {
       await killExec(worker, { record, files, launched });
-      if (channel.gone.aborted) return;
+      if (channel.gone.aborted) return undefined;
       throw whyCut(exec, late?.aborted === true);
     }
     await drain(worker, launched, channel.gone);
-    channel.sendJson(FRAME.exit, { exitCode });
+    return exitCode;
   } finally {
     launched.close();
   }

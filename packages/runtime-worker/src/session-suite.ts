@@ -2,45 +2,21 @@
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ContainerConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
-import { SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
-import { AttachRequest, ExecRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import { ExecRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { FRAME } from '@cribus/contracts/session.ts';
 import { systemClock } from '@cribus/host/clock.ts';
-import { libc } from '@cribus/host/libc.ts';
-import { insideNetworkNamespace } from '@cribus/host/namespaces.ts';
-import { after, afterEach, before, describe, it } from 'mocha';
+import { after, before, describe, it } from 'mocha';
+import { attachSuite } from './attach-suite.ts';
 import { endStaleExecs } from './kill-exec.ts';
+import { portForwardSuite } from './port-forward-suite.ts';
 import { dialSession } from './session-dialler.ts';
+import { CHUNK, eventually, processesWith } from './suite-steps.ts';
 import { placesOf, requireContainer } from './worker.ts';
 import { openWorkerFixture, type WorkerFixture } from './worker-fixture.ts';
 
 export type SessionSuiteOptions = Parameters<typeof openWorkerFixture>[0];
-
-/** Pids of the host whose command line has these words. */
-function processesWith(words: string): string[] {
-  return readdirSync('/proc').filter((name) => {
-    if (!/^\d+$/.test(name)) return false;
-    try {
-      return readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ').includes(words);
-    } catch {
-      return false;
-    }
-  });
-}
-
-async function eventually(what: string, check: () => Promise<boolean>): Promise<void> {
-  const signal = systemClock.timeout(10_000);
-  while (!(await check())) {
-    assert.ok(!signal.aborted, what);
-    await systemClock.sleep(30);
-  }
-}
-
-const CHUNK = Buffer.alloc(64 * 1024, 'abcdefghijklmnop\n');
 
 export function sessionSuite(options: SessionSuiteOptions): void {
   describe(`sessions under ${options.engine}`, () => {
@@ -195,8 +171,7 @@ export function sessionSuite(options: SessionSuiteOptions): void {
       const script = `${away}setsid sleep ${seconds} & sh -c 'sleep ${seconds} & wait' & sleep ${seconds}`;
       await assert.rejects(fixture.exec(id, ['sh', '-c', script], 1), { kind: 'timeout' });
       assert.equal(await left(seconds), false, 'nothing is left by the time of the answer');
-      const files = () => readdirSync(join(fixture.worker.paths.run, id));
-      await eventually('its files are gone', async () => !files().join().includes('exec-'));
+      assert.doesNotMatch(readdirSync(join(fixture.worker.paths.run, id)).join(), /exec-/);
     });
 
     it('are ended by the next worker if theirs is gone, and only theirs', async () => {
@@ -235,245 +210,13 @@ export function sessionSuite(options: SessionSuiteOptions): void {
       assert.equal(session.stdout().length, 900_000);
     });
 
-    describe("to a container's own process", () => {
-      const create = async (name: string, script: string, more: Partial<ContainerConfig> = {}) => {
-        const command = ['sh', '-c', script];
-        return await fixture.create(name, { command, ...more });
-      };
-      const attach = async (containerId: string, request: Partial<AttachRequest> = {}) =>
-        await fixture.verbs.attach(
-          AttachRequest.fromPartial({
-            ...{ containerId, stdin: true, stdout: true, stderr: true, ...request },
-          }),
-          fixture.context(),
-        );
-      const remove = (containerId: string) =>
-        fixture.verbs['remove-container']({ containerId }, fixture.context());
-
-      it('carry stdin, both outputs, and end with it', async () => {
-        const script = 'while read line; do echo "got $line"; echo "err $line" >&2; done; exit 3';
-        const container = await create('once', script, { stdin: true, stdinOnce: true });
-        const session = dialSession(await attach(container));
-        await start(container);
-        session.send(FRAME.stdin, 'one\n');
-        await session.until('got one\n');
-        session.send(FRAME.stdin, 'two\n');
-        session.send(FRAME.stdinEnd);
-        assert.equal(await session.ended, 0);
-        assert.equal(session.stdout(), 'got one\ngot two\n');
-        assert.equal(session.stderr(), 'err one\nerr two\n');
-        await fixture.worker.exits.ended(container, systemClock.timeout(10_000));
-        assert.equal(fixture.worker.store.get(container)?.exitCode, 3);
-        await assert.rejects(attach(container), { kind: 'wrong_state' });
-        await remove(container);
-      });
-
-      it('leave stdin open for the next client unless it is for one only', async () => {
-        const script = 'echo begun; while read line; do echo "got $line"; done';
-        const container = await create('open', script, { stdin: true });
-        await start(container);
-        const first = dialSession(await attach(container));
-        first.send(FRAME.stdin, 'one\n');
-        await first.until('got one\n');
-        first.send(FRAME.stdinEnd);
-        first.socket.destroy();
-        const second = dialSession(await attach(container));
-        const watching = dialSession(await attach(container, { stdin: false, stderr: false }));
-        watching.send(FRAME.stdin, 'unheard\n');
-        await systemClock.sleep(100);
-        second.send(FRAME.stdin, 'two\n');
-        await Promise.all([second.until('got two\n'), watching.until('got two\n')]);
-        assert.equal(second.stdout(), 'got two\n');
-        watching.socket.destroy();
-        await fixture.verbs['stop-container'](
-          { containerId: container, timeoutS: 0n },
-          fixture.context(),
-        );
-        assert.equal(await second.ended, 0);
-        await remove(container);
-      });
-
-      it('are its terminal where it has one, of the size that the client says', async () => {
-        const script = 'while read line; do stty size; test -t 0 && echo "tty $line"; done';
-        const container = await create('tty', script, { stdin: true, tty: true });
-        await start(container);
-        const session = dialSession(await attach(container, { tty: true, stderr: false }));
-        session.resize(99, 33);
-        await systemClock.sleep(200);
-        session.send(FRAME.stdin, 'one\n');
-        await session.until('tty one\r\n');
-        assert.equal(session.stdout(), 'one\r\n33 99\r\ntty one\r\n');
-        session.send(FRAME.stdin, '\x04');
-        assert.equal(await session.ended, 0);
-        await remove(container);
-      });
-
-      it('carry many bytes there and back unharmed', async function () {
-        this.timeout(60_000);
-        const more = { stdin: true, stdinOnce: true };
-        const container = await create('much', 'exec cat', more);
-        const sums = { sent: createHash('sha256'), received: createHash('sha256') };
-        const session = dialSession(await attach(container), {
-          onStdout: (chunk) => sums.received.update(chunk),
-        });
-        await start(container);
-        function* chunks() {
-          for (let index = 0; index < 256; index += 1) {
-            sums.sent.update(CHUNK);
-            yield CHUNK;
-          }
-        }
-        await session.stream(chunks());
-        assert.equal(await session.ended, 0);
-        assert.equal(sums.received.digest('hex'), sums.sent.digest('hex'));
-        await remove(container);
-      });
-    });
-
-    describe('to a port of the pod', () => {
-      const PORT = 7070;
-      const forward = async (port: number, sandbox: SandboxRecord = fixture.sandbox) =>
-        await fixture.verbs['port-forward']({ sandbox, port }, fixture.context());
-      let closeServer: () => void = () => undefined;
-      /** A server of this process in the pod's network namespace, as any in the pod. */
-      const listen = async (options: {
-        readonly address: string;
-        readonly port: number;
-        readonly onConnection: (socket: Socket) => void;
-      }) => {
-        const fd = insideNetworkNamespace(fixture.sandbox.namespaces?.net ?? '', () =>
-          listeningSocket(options),
-        );
-        const server = createServer({ allowHalfOpen: true }, options.onConnection);
-        await new Promise<void>((resolve) => server.listen({ fd }, resolve));
-        closeServer = () => server.close();
-      };
-      afterEach(() => closeServer());
-
-      it('carry both directions, which end one by one', async () => {
-        const echo = await fixture.create('echo', {
-          command: ['sh', '-c', `while :; do nc -l -p ${PORT} -e cat; done`],
-        });
-        await start(echo);
-        await eventually('the server answers', async () => {
-          const probe = dialSession(await forward(PORT));
-          probe.send(FRAME.stdinEnd);
-          return await probe.ended.then(
-            () => true,
-            () => false,
-          );
-        });
-        await systemClock.sleep(200);
-        const session = dialSession(await forward(PORT));
-        session.send(FRAME.stdin, 'hello');
-        await session.until('hello');
-        session.send(FRAME.stdinEnd);
-        await session.stdoutEnded;
-        assert.equal(await session.ended, 0);
-        await fixture.verbs['remove-container']({ containerId: echo }, fixture.context());
-      });
-
-      it('still take input after the other side said all', async () => {
-        const got: Buffer[] = [];
-        await listen({
-          address: '127.0.0.1',
-          port: 7071,
-          onConnection: (socket) => {
-            socket.end('all');
-            socket.on('data', (chunk: Buffer) => got.push(chunk));
-          },
-        });
-        const session = dialSession(await forward(7071));
-        await session.stdoutEnded;
-        assert.equal(session.stdout(), 'all');
-        session.send(FRAME.stdin, 'late');
-        session.send(FRAME.stdinEnd);
-        assert.equal(await session.ended, 0);
-        assert.equal(Buffer.concat(got).toString(), 'late');
-      });
-
-      it('find a server that listens on ::1 alone', async () => {
-        const onConnection = (socket: Socket) => socket.end('six');
-        await listen({ address: '::1', port: 7072, onConnection });
-        const session = dialSession(await forward(7072));
-        session.send(FRAME.stdinEnd);
-        assert.equal(await session.ended, 0);
-        assert.equal(session.stdout(), 'six');
-      });
-
-      it('fail with the pod, the port and the reason where nobody listens', async () => {
-        const session = dialSession(await forward(7099));
-        await assert.rejects(session.ended, {
-          kind: 'unavailable',
-          message: /pod default\/pod \(.*\): port 7099 can't be reached: .*connection refused/,
-        });
-        await assert.rejects(forward(0), { kind: 'invalid_argument' });
-        await assert.rejects(forward(65_536), { kind: 'invalid_argument' });
-        const stopped = SandboxRecord.fromPartial({ ...fixture.sandbox, phase: 2 });
-        await assert.rejects(forward(80, stopped), { kind: 'wrong_state' });
-      });
-
-      it('reach the host from a pod that has no network of its own', async () => {
-        const server = createServer((socket) => socket.end('host'));
-        await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-        const { port } = server.address() as AddressInfo;
-        const host = SandboxRecord.fromPartial({ ...fixture.sandbox, namespaces: {} });
-        const session = dialSession(await forward(port, host));
-        session.send(FRAME.stdinEnd);
-        assert.equal(await session.ended, 0);
-        assert.equal(session.stdout(), 'host');
-        server.close();
-      });
-
-      it('carry many bytes there and back unharmed, and end with a client that vanished', async function () {
-        this.timeout(60_000);
-        let connections = 0;
-        await listen({
-          address: '127.0.0.1',
-          port: 7073,
-          onConnection: (socket) => {
-            connections += 1;
-            socket.on('error', () => undefined);
-            socket.on('close', () => {
-              connections -= 1;
-            });
-            socket.pipe(socket);
-          },
-        });
-        const sums = { sent: createHash('sha256'), received: createHash('sha256') };
-        const session = dialSession(await forward(7073), {
-          onStdout: (chunk) => sums.received.update(chunk),
-        });
-        function* chunks() {
-          for (let index = 0; index < 1024; index += 1) {
-            sums.sent.update(CHUNK);
-            yield CHUNK;
-          }
-        }
-        await session.stream(chunks());
-        assert.equal(await session.ended, 0);
-        assert.equal(sums.received.digest('hex'), sums.sent.digest('hex'));
-        await eventually('the first connection is closed', async () => connections === 0);
-        const vanishing = dialSession(await forward(7073));
-        vanishing.send(FRAME.stdin, 'x');
-        await vanishing.until('x');
-        vanishing.socket.destroy();
-        await eventually('the connection is closed', async () => connections === 0);
-      });
-    });
+    const of = {
+      get fixture() {
+        return fixture;
+      },
+      start,
+    };
+    attachSuite(of);
+    portForwardSuite(of);
   });
-}
-
-/** A socket on which this process listens, made on the calling thread and so in its namespace. */
-function listeningSocket(options: { readonly address: string; readonly port: number }): number {
-  const six = options.address === '::1';
-  // AF_INET6 and AF_INET, SOCK_STREAM with CLOEXEC and NONBLOCK; sockaddr_in6 and sockaddr_in.
-  const fd = libc().socket(six ? 10 : 2, 0o2004001, 0);
-  const address = Buffer.alloc(six ? 28 : 16);
-  address.writeUInt16LE(six ? 10 : 2, 0);
-  address.writeUInt16BE(options.port, 2);
-  if (six) address[23] = 1;
-  else address.set([127, 0, 0, 1], 4);
-  assert.equal(libc().bind(fd, address, address.length), 0);
-  return fd;
 }
