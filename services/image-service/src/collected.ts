@@ -26,6 +26,7 @@ export function createCollected(service: Pick<Service, 'clock' | 'log' | 'metric
     'Bytes on the disk that collections freed.',
     [],
   );
+  for (const kind of KINDS) things.inc({ kind }, 0);
   const total = noneYet();
   let news = noneYet();
   let lastAtNs = 0n;

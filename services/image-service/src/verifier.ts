@@ -38,6 +38,8 @@ export function createVerifier(
     ['outcome'],
   );
 
+  for (const outcome of ['agreed', 'refused']) verdicts.inc({ outcome }, 0);
+
   async function judge(candidate: Candidate, signal: AbortSignal): Promise<string | undefined> {
     const { name, digest, mediaType, sizeBytes } = candidate;
     const deadline = clock.timeout(verifier_timeout_s * 1000);

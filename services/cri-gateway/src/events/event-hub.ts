@@ -104,12 +104,14 @@ function eventMetrics(metrics: Metrics, subscribers: ReadonlySet<unknown>) {
   metrics.gauge('cribus_event_subscribers', 'Subscribers of container events.', [], (gauge) =>
     gauge.set(subscribers.size),
   );
+  const sent = metrics.counter(
+    'cribus_container_events_total',
+    'Container events handed to subscribers, by type.',
+    ['type'],
+  );
+  for (const type of Object.values(TYPE_NAMES)) sent.inc({ type }, 0);
   return {
-    sent: metrics.counter(
-      'cribus_container_events_total',
-      'Container events handed to subscribers, by type.',
-      ['type'],
-    ),
+    sent,
     cut: metrics.counter(
       'cribus_event_subscribers_cut_total',
       'Subscribers of container events that were cut for being too slow.',
