@@ -451,7 +451,7 @@ describe('statistics', () => {
         const values = await read();
         const seconds = values.get('container_cpu_usage_seconds_total total') ?? 0n;
         const grown = (name: string) => (values.get(name) ?? 0n) - (first.get(name) ?? 0n);
-        return seconds >= 2n && grown('container_memory_working_set_bytes') >= 8n * MIB
+        return seconds >= 1n && grown('container_memory_working_set_bytes') >= 8n * MIB
           ? values
           : undefined;
       },
