@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { versionOf } from '@cribus/runtime-worker/engine-binary.ts';
 import { describe, it } from 'mocha';
-import { classify, commonArgs } from './driver.ts';
+import { classify, commandsOf, commonArgs, describeDriver } from './driver.ts';
 import { candidates } from './trial.ts';
 
 describe("runsc's words", () => {
@@ -39,5 +39,18 @@ describe("runsc's modes", () => {
     assert.deepEqual(commonArgs('  -overlay\n'), []);
     assert.deepEqual(commonArgs('  -oci-seccomp\n    \tEnables'), ['--oci-seccomp']);
     assert.equal(versionOf('runsc version 0.0~20221219.0\nspec: 1'), '0.0~20221219.0');
+  });
+
+  it('say how a port of a pod is reached', () => {
+    const help = 'Subcommands:\n\tport-forward     port forward to a secure container\n\tps   ps\n';
+    const ways = (network: 'sandbox' | 'host', commands: readonly string[]) =>
+      describeDriver({
+        ...{ enginePath: '/runsc', relayingCreate: '/relay', version: '1', args: [], commands },
+        mode: { platform: 'systrap', network },
+        networkSetting: 'auto',
+      }).portForward;
+    assert.deepEqual(ways('sandbox', commandsOf(help)), ['engine', 'pod-address']);
+    assert.deepEqual(ways('sandbox', []), ['pod-address']);
+    assert.deepEqual(ways('host', commandsOf(help)), ['netns']);
   });
 });
