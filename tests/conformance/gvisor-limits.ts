@@ -12,8 +12,11 @@ export interface EngineLimit {
   readonly config: object;
   /** What the command says; under runc it would say something else. */
   readonly says: RegExp;
-  /** `run` unless it takes a container that runs already: a further one beside it, or a command in it. */
-  readonly how: 'run' | 'beside' | 'exec';
+  /**
+   * `run` unless it takes a container that runs already: a further one beside it, a command in it, or
+   * its pod's state after a checkpoint of one beside it.
+   */
+  readonly how: 'run' | 'beside' | 'exec' | 'checkpoint';
 }
 
 const PROC = { destination: '/proc', type: 'proc', source: 'proc' };
@@ -154,6 +157,14 @@ export const GVISOR_LIMITS = {
     },
     says: /^\s*0\s+0\s+4294967295$/m,
     how: 'run',
+  },
+  'checkpoint-ends-the-pod': {
+    command: 'runsc checkpoint --leave-running ID (beside another container); runsc state OTHER',
+    flags: [],
+    args: ['sleep', '60'],
+    config: {},
+    says: /"status": "stopped"/,
+    how: 'checkpoint',
   },
 } as const satisfies Record<string, EngineLimit>;
 

@@ -100,6 +100,20 @@ export const KNOWN_LIMITS: readonly KnownLimit[] = [
   },
 ];
 
+/** What no spec of critest asks for. */
+export const LIMITS_BEYOND_CRITEST: readonly {
+  readonly what: string;
+  readonly reason: string;
+  readonly shownBy: EngineLimitName;
+}[] = [
+  {
+    what: 'CheckpointContainer',
+    reason:
+      'runsc saves a whole Sentry, whichever container is named, and ends it; refused as unsupported.',
+    shownBy: 'checkpoint-ends-the-pod',
+  },
+];
+
 function ofRunsc(limit: {
   readonly specs: RegExp;
   readonly reason: string;

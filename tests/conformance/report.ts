@@ -3,7 +3,7 @@
 import type { Handler } from './arguments.ts';
 import { GVISOR_LIMITS } from './gvisor-limits.ts';
 import type { Outcome, SpecResult } from './junit.ts';
-import { type KnownLimit, limitOf } from './known-limits.ts';
+import { type KnownLimit, LIMITS_BEYOND_CRITEST, limitOf } from './known-limits.ts';
 
 export interface HandlerResults {
   readonly handler: Handler;
@@ -73,6 +73,14 @@ ${all.map((one) => handlerRow(one, host)).join('\n')}
 ## What did not pass, and why
 
 ${all.map(limitsSection).join('\n')}
+## What gvisor can't do beside
+
+| What | Reason | Shown by |
+|---|---|---|
+${LIMITS_BEYOND_CRITEST.map(beyondRow).join('\n')}
+
+The bare commands are run by \`tests/e2e/gvisor-limits.test.ts\`.
+
 ## Every spec
 
 | Spec | ${all.map(({ handler }) => handler).join(' | ')} |
@@ -99,6 +107,11 @@ function limitRow(result: SpecResult, limit: KnownLimit | undefined): string {
   const reason = limit?.reason ?? result.message;
   const shown = limit?.shownBy === undefined ? '' : `\`${GVISOR_LIMITS[limit.shownBy].command}\``;
   return `| ${cell(result.name)} | ${result.outcome} | ${cell(reason)} | ${cell(shown)} |`;
+}
+
+function beyondRow(limit: (typeof LIMITS_BEYOND_CRITEST)[number]): string {
+  const { command } = GVISOR_LIMITS[limit.shownBy];
+  return `| ${cell(limit.what)} | ${cell(limit.reason)} | \`${cell(command)}\` |`;
 }
 
 function specRow(name: string, all: readonly HandlerResults[]): string {

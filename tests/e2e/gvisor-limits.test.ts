@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { after, before, describe, it } from 'mocha';
 import { type EngineLimit, GVISOR_LIMITS } from '../conformance/gvisor-limits.ts';
-import { KNOWN_LIMITS } from '../conformance/known-limits.ts';
+import { KNOWN_LIMITS, LIMITS_BEYOND_CRITEST } from '../conformance/known-limits.ts';
 import { baseLayer, SET_UID_SHELL } from '../conformance/root-filesystem.ts';
 import { archive } from './harness/archive.ts';
 
@@ -86,7 +86,8 @@ describe('runsc by itself', () => {
   });
 
   it('has a limit for each that the conformance table names, and no other', () => {
-    const named = KNOWN_LIMITS.flatMap(({ shownBy }) => shownBy ?? []);
+    const limits = [...KNOWN_LIMITS, ...LIMITS_BEYOND_CRITEST];
+    const named = limits.flatMap(({ shownBy }) => shownBy ?? []);
     assert.deepEqual([...named].sort(), Object.keys(GVISOR_LIMITS).sort());
   });
 
@@ -94,7 +95,7 @@ describe('runsc by itself', () => {
   function show(limit: EngineLimit): string {
     const id = `limit-${randomUUID()}`;
     const flags = ['--ignore-cgroups', '--network=none', ...limit.flags];
-    if (limit.how === 'beside') return showBeside(limit, id);
+    if (limit.how === 'beside' || limit.how === 'checkpoint') return showBeside(limit, id);
     if (limit.how === 'exec') return showExec(limit, id, flags);
     try {
       const bundle = writeBundle(id, limit.args, limit.config);
@@ -128,7 +129,16 @@ describe('runsc by itself', () => {
       start(sandbox, writeBundle(sandbox, ['sleep', '60'], of('sandbox', sandbox)), flags);
       const config = merged(of('container', id), limit.config);
       // A further container writes to what the command has that starts it.
-      return start(id, writeBundle(id, limit.args, config), flags);
+      const bundle = writeBundle(id, limit.args, config);
+      if (limit.how === 'beside') return start(id, bundle, flags);
+      create(id, bundle, flags);
+      // The Sentry keeps what the command has, which would not end before it.
+      const quietly = ['-c', 'exec runsc "$@" </dev/null >/dev/null 2>&1', 'sh'];
+      execFileSync('sh', [...quietly, ...rootFlags(), ...flags, 'start', id]);
+      const images = join(directory, 'images');
+      mkdirSync(images);
+      runsc([...flags, 'checkpoint', '--leave-running', '--image-path', images, id]);
+      return runsc([...flags, 'state', sandbox]);
     } finally {
       end(id);
       end(sandbox);
@@ -137,10 +147,14 @@ describe('runsc by itself', () => {
 
   /** Answers what `start` writes. */
   function start(id: string, bundle: string, flags: readonly string[]): string {
-    const script = 'exec "$@" </dev/null >/dev/null 2>&1';
-    const create = ['runsc', ...rootFlags(), ...flags, 'create', '--bundle', bundle, id];
-    execFileSync('sh', ['-c', script, 'sh', ...create], { timeout: COMMAND_TIMEOUT_MS });
+    create(id, bundle, flags);
     return runsc([...flags, 'start', id]);
+  }
+
+  function create(id: string, bundle: string, flags: readonly string[]): void {
+    const script = 'exec runsc "$@" </dev/null >/dev/null 2>&1';
+    const words = [...rootFlags(), ...flags, 'create', '--bundle', bundle, id];
+    execFileSync('sh', ['-c', script, 'sh', ...words], { timeout: COMMAND_TIMEOUT_MS });
   }
 
   function end(id: string): void {
