@@ -151,9 +151,10 @@ describe('container events', () => {
     );
     await eventually('both listen', async () => lazy.events.length === 2);
     lazy.pause();
-    // Every event carries the statuses of all containers of the pod, so they grow quickly.
-    const annotations = { long: 'x'.repeat(200_000) };
-    const count = 14;
+    // Every event carries the statuses of all containers of the pod, so they grow quickly; this client
+    // reads sixteen ahead, whatever it is asked for.
+    const annotations = { long: 'x'.repeat(100_000) };
+    const count = 26;
     const ids: string[] = [];
     for (let index = 0; index < count; index += 1) {
       const container = shellContainer(image, 'true', { name: `c${index}`, annotations });
