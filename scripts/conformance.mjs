@@ -2,7 +2,8 @@
 // the other, in mount, process and network namespaces of their own, so that neither another stack on
 // this machine nor anything left behind matters.
 import { spawn } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, mkdtempSync, rmdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from './build.mjs';
@@ -44,8 +45,12 @@ const program = [
   critest,
   ...words,
 ];
+// critest leaves files and mounts in its temporary directory. Here that is a filesystem of the new
+// mount namespace, which goes with it, so that nobody has to remove what may be mounted from the host.
+const scratch = mkdtempSync(join(tmpdir(), 'cribus-critest-'));
 // Loopback is down in a new network namespace; catatonit reaps what outlives its parent.
-const inside = ['sh', '-c', 'ip link set lo up && exec catatonit -- "$@"', 'sh', ...program];
+const prepare = 'ip link set lo up && mount -t tmpfs -o mode=1777 critest "$0"';
+const inside = ['sh', '-c', `${prepare} && exec catatonit -- "$@"`, scratch, ...program];
 const child = spawn(
   'unshare',
   ['--mount', '--pid', '--net', '--fork', '--mount-proc', '--kill-child', ...inside],
@@ -53,10 +58,15 @@ const child = spawn(
     // Away from the terminal's Ctrl-C: the end of its standard input tells it to take all down.
     detached: true,
     stdio: ['pipe', 'inherit', 'inherit'],
-    env: { ...process.env, NODE_OPTIONS: '--disable-warning=ExperimentalWarning' },
+    env: {
+      ...process.env,
+      NODE_OPTIONS: '--disable-warning=ExperimentalWarning',
+      CRITEST_TMPDIR: scratch,
+    },
   },
 );
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(name, () => child.stdin.end());
 child.on('exit', (code) => {
+  rmdirSync(scratch);
   process.exitCode = code ?? 1;
 });

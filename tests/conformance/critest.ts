@@ -3,6 +3,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createWriteStream, type WriteStream } from 'node:fs';
 import { chmod, readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readJunit, type SpecResult } from './junit.ts';
 import { startParallelServer } from './parallel-server.ts';
@@ -135,7 +136,11 @@ function runProcess(
   const child: ChildProcess = spawn(run.program, how.args, {
     cwd: run.directory,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...how.env },
+    env: {
+      ...process.env,
+      TMPDIR: process.env['CRITEST_TMPDIR'] ?? tmpdir(),
+      ...how.env,
+    },
   });
   child.stdout?.pipe(how.log, { end: false });
   child.stderr?.pipe(how.log, { end: false });
