@@ -108,6 +108,9 @@ function cgroupOf(deps: SandboxDeps, record: SandboxRecord): string | undefined 
   return podCgroup(record.config?.linux?.cgroupParent ?? '', driver);
 }
 
+/** A key among those of sandboxes, whose ids are hexadecimal. */
+const CGROUP_HEIRS = 'cgroup heirs';
+
 /**
  * Stops a sandbox: its worker kills the containers while the network is detached, then the
  * namespaces go. Leaves it NOTREADY, or REMOVING where that is what the stop is for. Raises
@@ -185,10 +188,13 @@ export async function removeSandbox(deps: SandboxDeps, caller: Caller, id: strin
     await stopSandbox(deps, caller, { id, phase: 'removing' });
   }
   await askWorker(caller, 'remove-sandbox', { record: found, request: { podSandboxId: id } });
-  // Read again: meanwhile it may have inherited its cgroup.
-  await removeCgroup(deps, caller, deps.store.get(id) ?? found);
   await removePins(deps, found);
-  await removePodDirectory(deps, found);
-  await deps.store.remove(id, { changed });
-  await removePodDirectory(deps, found);
+  // One sandbox at a time: an heir of a cgroup must not be on its own last steps.
+  await deps.updates.run(CGROUP_HEIRS, async () => {
+    // Read again: meanwhile it may have inherited its cgroup.
+    await removeCgroup(deps, caller, deps.store.get(id) ?? found);
+    await removePodDirectory(deps, found);
+    await deps.store.remove(id, { changed });
+    await removePodDirectory(deps, found);
+  });
 }
