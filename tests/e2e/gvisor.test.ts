@@ -263,26 +263,6 @@ describe('pods in gVisor', () => {
       [pod.containerId],
     );
   });
-
-  it('refuses a recursive read-only mount, which runsc does not have', async () => {
-    const { stack, cri, image } = suite;
-    const pod = await runPod(stack, { image, script: SLEEP, handler });
-    const config = shellContainer(image, SLEEP, {
-      name: 'rro',
-      mounts: [
-        {
-          containerPath: '/data',
-          hostPath: `${stack.root}/etc`,
-          readonly: true,
-          recursiveReadOnly: true,
-        },
-      ],
-    });
-    await failureOf(startContainer(cri, pod.podId, config, pod.config), {
-      code: 'UNKNOWN',
-      message: /^RROUnsupported: .*\/data.*handler can't mount recursively read-only/,
-    });
-  });
 });
 
 describe('a runsc at a path of its own', () => {
