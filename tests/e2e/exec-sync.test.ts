@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { CreateContainerRequest, ExecSyncRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
 import { failureOf } from './harness/image-calls.ts';
@@ -95,6 +96,11 @@ describe('ExecSync', () => {
       const total = both.stdout.length + both.stderr.length;
       for (const stream of [both.stdout, both.stderr]) assert.ok(stream.length > 7 * MIB);
       assert.ok(total > 15 * MIB && total < 16 * MIB, `${total} bytes`);
+      await eventually('a note in the log of what was discarded', async () =>
+        readFileSync(join(stack.root, 'log', 'cri-gateway.log'), 'utf8')
+          .split('\n')
+          .some((line) => line.includes(containerId) && line.includes('was cut at its maximum')),
+      );
       const more = 'head -c 40000000 /dev/zero';
       const one = await cri.call(
         'execSync',
