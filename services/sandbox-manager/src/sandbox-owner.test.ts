@@ -451,7 +451,7 @@ exec nsenter --net=${hostNet} ${PLUGINS}/${type}\n`;
     assert.equal((await get(id))?.reason, 'stopped');
     assert.deepEqual(await leases(), []);
     await ask('remove-pod-sandbox', byId(id));
-  });
+  }).timeout(40_000);
 
   it('resumes a stop when the worker is back, and takes note of an exit', async () => {
     await manager();
