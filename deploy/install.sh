@@ -50,15 +50,15 @@ cp -- "$tree/bin/cribus" "$next/bin/cribus"
 cp -- "$tree/deploy/uninstall.sh" "$next/deploy/uninstall.sh"
 cp -L -- "$tree/node_modules/node-linux-$arch/bin/node" "$next/node_modules/node-linux-$arch/bin/node"
 ln -s -- "../node_modules/node-linux-$arch/bin/node" "$next/bin/node"
-# The one native module, without the sources it was built from.
+# The one native module, for this machine alone.
 koffi=$(readlink -f -- "$tree/node_modules/koffi")
 native=$(readlink -f -- "$koffi/../@koromix/koffi-linux-$arch")
-mkdir -p -- "$next/node_modules/koffi" "$next/node_modules/@koromix"
-for part in package.json index.cjs index.js indirect.cjs indirect.js lib LICENSE.txt; do
-  [ ! -e "$koffi/$part" ] || cp -RL -- "$koffi/$part" "$next/node_modules/koffi/$part"
-done
+mkdir -p -- "$next/node_modules/@koromix"
+cp -RL -- "$koffi" "$next/node_modules/koffi"
 cp -RL -- "$native" "$next/node_modules/@koromix/koffi-linux-$arch"
 "$next/bin/cribus" version > /dev/null || fail "the installed command does not run."
+(cd "$next/dist" && "$next/bin/node" -e 'require("koffi").load("libc.so.6")') ||
+  fail "the installed native module does not load."
 
 rm -rf -- "$lib.old"
 [ ! -d "$lib" ] || mv -- "$lib" "$lib.old"
