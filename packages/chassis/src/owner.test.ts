@@ -184,27 +184,31 @@ describe('owner', () => {
   });
 
   it('detaches when the asker goes away: the operation goes on', async () => {
-    let ended = false;
+    const begun = gate();
+    const goOn = gate();
+    const ended = gate();
     await worker({
       'create-container': async () => {
-        await systemClock.sleep(200);
-        ended = true;
+        begun.resolve();
+        await goOn.promise;
+        ended.resolve();
         return idOf('c1');
       },
     });
-    const options = { owner: RUNC, requestId: 'r', signal: systemClock.timeout(50) };
+    const leaving = new AbortController();
+    const options = { owner: RUNC, requestId: 'r', signal: leaving.signal };
     const request = CreateContainerRequest.fromPartial({});
-    await assert.rejects(asker.bus.ask('create-container', request, options), (error) =>
-      isFailure(error, 'timeout'),
-    );
+    const asked = asker.bus.ask('create-container', request, options);
+    await begun.promise;
+    leaving.abort(new DOMException('late', 'TimeoutError'));
+    await assert.rejects(asked, (error) => isFailure(error, 'timeout'));
     const gone = AbortSignal.abort();
     await assert.rejects(
       asker.bus.ask('create-container', request, { ...options, signal: gone }),
       (error) => isFailure(error, 'cancelled'),
     );
-    assert.equal(ended, false);
-    await systemClock.sleep(300);
-    assert.equal(ended, true);
+    goOn.resolve();
+    await ended.promise;
   });
 
   it('has one effect and one answer when nats-server is killed in between', async () => {
@@ -366,3 +370,12 @@ describe('owner', () => {
     assert.ok((endpoint?.['processing_time'] as number) > 0);
   });
 });
+
+/** A promise that the test resolves. */
+function gate(): { readonly promise: Promise<void>; readonly resolve: () => void } {
+  let resolve = (): void => undefined;
+  const promise = new Promise<void>((open) => {
+    resolve = open;
+  });
+  return { promise, resolve };
+}

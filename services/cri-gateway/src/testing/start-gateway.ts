@@ -22,7 +22,12 @@ import {
   SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
 import * as verbs from '@cribus/contracts/gen/node/v1/verbs.ts';
-import { IMAGE_SERVICE, runtimeOwner, SANDBOX_MANAGER } from '@cribus/contracts/subjects.ts';
+import {
+  HEARTBEAT_INTERVAL_MS,
+  IMAGE_SERVICE,
+  runtimeOwner,
+  SANDBOX_MANAGER,
+} from '@cribus/contracts/subjects.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { type CallOptions, type Client, credentials, type MethodDefinition } from '@grpc/grpc-js';
 import { createEventHub } from '../events/event-hub.ts';
@@ -47,6 +52,9 @@ export interface Asked {
   readonly request: unknown;
   readonly owner: string;
 }
+
+/** Those who were heard once go on beating, however slow the machine is. */
+const OWNERS = [IMAGE_SERVICE, SANDBOX_MANAGER, runtimeOwner('runc')];
 
 /** The whole gateway in this process: real gRPC on a real socket, only the bus is played. */
 export async function startGateway(
@@ -100,6 +108,13 @@ export async function startGateway(
       disk: async () => [],
     },
   });
+  const beat = async (): Promise<void> => {
+    while (!stopping.signal.aborted) {
+      await systemClock.sleep(HEARTBEAT_INTERVAL_MS, stopping.signal).catch(() => undefined);
+      for (const owner of OWNERS) if (owners.isAlive(owner)) owners.heard(status(owner));
+    }
+  };
+  void beat();
   const metrics = createMetrics('cri-gateway');
   const events = createEventHub({ view, clock: systemClock, metrics });
   const gateway: Gateway = {
