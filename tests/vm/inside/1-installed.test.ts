@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { ContainerState, ListContainersRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { exec, pull, type RunningPod } from '@cribus/e2e/harness/pods.ts';
+import { systemClock } from '@cribus/host/clock.ts';
 import { after, before, describe, it } from 'mocha';
 import {
   bootId,
@@ -105,6 +106,8 @@ describe('the package on a machine with systemd and cgroup v2', () => {
     while (!over) {
       // Each with a connection of its own: one that is open is cut at the restart.
       await connects('/run/cribus/cribus.sock').catch((error) => refused.push(String(error)));
+      // What connects meanwhile waits in the socket's queue, which has an end.
+      await systemClock.sleep(50);
     }
     await watch;
     assert.deepEqual(refused, []);
