@@ -18,7 +18,8 @@ esac
 
 if [ -d /run/systemd/system ]; then
   systemctl disable --quiet --now cribus.target cribus-gateway.socket 2> /dev/null || true
-  systemctl stop 'cribus-*' 2> /dev/null || true
+  # All the others need it. Containers' scopes are named cribus-… too, and are not meant.
+  systemctl stop cribus-prepare.service 2> /dev/null || true
 fi
 # Brings the stack up for a moment where pods are left, removes them, and puts the host back.
 [ ! -x /usr/bin/cribus ] || cribus down --pods
