@@ -78,7 +78,7 @@ describe('a machine that was rebooted with pods', () => {
       assert.ok(!existsSync(path), path);
     }
     assert.equal(run('sh', '-c', 'ls /lib/systemd/system | grep cribus || true'), '');
-    assert.doesNotMatch(run('ps', '-eo', 'args'), /conmon|cribus\//);
+    assert.doesNotMatch(run('ps', '-eo', 'args'), /conmon|usr\/lib\/cribus/);
     assert.doesNotMatch(readFileSync('/proc/self/mountinfo', 'utf8'), /cribus\/(run|state)/);
     assert.equal(run('sh', '-c', 'find /sys/fs/cgroup -name "*cribus-*.scope"'), '');
   });
