@@ -2,7 +2,7 @@
 // directories on the host and the configurations that it asks the runtime for.
 
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import {
   type AuthConfig,
@@ -108,8 +108,8 @@ export function hashOf(container: ContainerManifest): string {
   return createHash('sha256').update(JSON.stringify(container)).digest('hex').slice(0, 8);
 }
 
-export function podDirectory(paths: NodePaths, pod: PodManifest): string {
-  return join(paths.pods, pod.uid);
+export function podDirectory(paths: NodePaths, { uid }: Pick<PodManifest, 'uid'>): string {
+  return join(paths.pods, uid);
 }
 
 export function podCgroup(paths: NodePaths, pod: PodManifest): string {
@@ -120,11 +120,13 @@ export function podCgroup(paths: NodePaths, pod: PodManifest): string {
 /** A volume's directory on the host, made if it isn't there; `kind` as `empty-dir`. */
 export function volumeDirectory(
   paths: NodePaths,
-  pod: PodManifest,
+  pod: Pick<PodManifest, 'uid'>,
   { kind, name }: { readonly kind: string; readonly name: string },
 ): string {
   const path = join(podDirectory(paths, pod), 'volumes', `kubernetes.io~${kind}`, name);
-  mkdirSync(path, { recursive: true, mode: 0o777 });
+  mkdirSync(path, { recursive: true });
+  // Whatever the mask of new files is: any user of a pod may write here.
+  chmodSync(path, 0o777);
   return path;
 }
 
