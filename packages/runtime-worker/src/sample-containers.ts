@@ -2,6 +2,7 @@
 // (writable layers, an engine's own statistics) was read in the background while somebody asked.
 
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
+import { pageAfter } from '@cribus/chassis/pages.ts';
 import {
   CgroupUsage,
   ContainerPhase,
@@ -32,11 +33,11 @@ export function sampleContainers(worker: Worker): VerbHandler<'sample-containers
   const loads = createLoadAverages(clock);
   return async ({ details, pageToken }, { signal }) => {
     await background.asked(signal);
-    const rest = worker.store
-      .all()
-      .filter(({ id, phase }) => id > pageToken && phase !== ContainerPhase.CREATING)
-      .toSorted((a, b) => (a.id < b.id ? -1 : 1));
-    const page = rest.slice(0, PAGE_CONTAINERS_MAX);
+    const made = worker.store.all().filter(({ phase }) => phase !== ContainerPhase.CREATING);
+    const { page, nextPageToken } = pageAfter(made, {
+      token: pageToken,
+      objectsMax: PAGE_CONTAINERS_MAX,
+    });
     const containers: ContainerUsage[] = [];
     for (const [index, record] of page.entries()) {
       if (index > 0 && index % CONTAINERS_AT_ONCE === 0) await clock.sleep(0, signal);
@@ -63,8 +64,7 @@ export function sampleContainers(worker: Worker): VerbHandler<'sample-containers
       );
     }
     loads.keep((id) => worker.store.get(id) !== undefined);
-    const last = rest.length > page.length ? page.at(-1) : undefined;
-    return { containers, nextPageToken: last?.id ?? '' };
+    return { containers, nextPageToken };
   };
 }
 

@@ -2,6 +2,7 @@
 // are gone, layers and blobs that nothing names, half-done ingests. Layers are measured here too.
 
 import { randomUUID } from 'node:crypto';
+import { askPages } from '@cribus/chassis/pages.ts';
 import type { Service } from '@cribus/chassis/service.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import { InventoryRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
@@ -18,7 +19,6 @@ interface Deps {
 const SWEEP_INTERVAL_MS = 10 * 60_000;
 const MEASURE_INTERVAL_MS = 5_000;
 const INVENTORY_TIMEOUT_MS = 30_000;
-const INVENTORY_PAGES_MAX = 10_000;
 /** A younger lease may belong to a container whose record is being written. */
 const LEASE_AGE_MIN_MS = VERBS['create-container'].budgetMs + 30_000;
 
@@ -75,20 +75,16 @@ async function endOrphanedLeases({ service, store }: Deps): Promise<void> {
 /** Every container of a handler, from its complete inventory. */
 async function containersOf(service: Service, handler: string): Promise<Set<string>> {
   const ids = new Set<string>();
-  let pageToken = '';
-  for (let page = 0; page < INVENTORY_PAGES_MAX; page += 1) {
-    const { result } = await service.bus.ask(
-      'inventory',
-      InventoryRequest.fromPartial({ pageToken }),
-      {
-        owner: runtimeOwner(handler),
-        signal: AbortSignal.any([service.stopping, service.clock.timeout(INVENTORY_TIMEOUT_MS)]),
-        requestId: randomUUID(),
-      },
-    );
-    for (const report of result.objects) ids.add(report.id);
-    pageToken = result.nextPageToken;
-    if (pageToken === '') return ids;
+  const ask = async (pageToken: string) => {
+    const answer = await service.bus.ask('inventory', InventoryRequest.fromPartial({ pageToken }), {
+      owner: runtimeOwner(handler),
+      signal: AbortSignal.any([service.stopping, service.clock.timeout(INVENTORY_TIMEOUT_MS)]),
+      requestId: randomUUID(),
+    });
+    return answer.result;
+  };
+  for await (const { objects } of askPages(ask)) {
+    for (const report of objects) ids.add(report.id);
   }
-  throw new Error(`the inventory of ${handler} has over ${INVENTORY_PAGES_MAX} pages`);
+  return ids;
 }

@@ -3,10 +3,13 @@
 //
 //   idle --asked--> sampling --a minute without an ask--> idle, samples forgotten
 
+import { askPages } from '@cribus/chassis/pages.ts';
 import {
   ContainerPhase,
   type ContainerRecord,
+  type ContainerUsage,
   SandboxPhase,
+  type SandboxUsage,
 } from '@cribus/contracts/gen/node/v1/records.ts';
 import {
   type OwnerName,
@@ -36,8 +39,6 @@ const RECENT_MS = 950;
 const WAIT_MS = 3_000;
 /** An owner has so long for one sample. */
 const SAMPLE_BUDGET_MS = 8_000;
-/** An owner with more pages than that is broken. */
-const PAGES_MAX = 1_000;
 
 type SampleVerb = 'sample-containers' | 'sample-sandboxes';
 
@@ -265,39 +266,35 @@ interface Ask {
 }
 
 async function sampleContainers({ options, owner, state, details, signal }: Ask): Promise<void> {
-  const seen = new Set<string>();
-  let pageToken = '';
-  for (let page = 0; page < PAGES_MAX; page += 1) {
-    const request = { details, pageToken };
-    const answer = await options.ask('sample-containers', request, { owner, signal });
-    for (const usage of answer.containers) {
-      const id = usage.containerId;
-      seen.add(id);
-      state.containers.set(id, nextSample(state.containers.get(id), usage));
-    }
-    pageToken = answer.nextPageToken;
-    if (pageToken === '') break;
-  }
-  keepOnly(state.containers, seen);
+  const pages = askPages((pageToken) =>
+    options.ask('sample-containers', { details, pageToken }, { owner, signal }),
+  );
+  await takeSamples(state.containers, pages, ({ containers }) =>
+    containers.map((usage) => [usage.containerId, usage]),
+  );
 }
 
 async function sampleSandboxes({ options, owner, state, details, signal }: Ask): Promise<void> {
-  const seen = new Set<string>();
-  let pageToken = '';
-  for (let page = 0; page < PAGES_MAX; page += 1) {
-    const request = { details, pageToken };
-    const answer = await options.ask('sample-sandboxes', request, { owner, signal });
-    for (const usage of answer.sandboxes) {
-      const id = usage.podSandboxId;
-      seen.add(id);
-      state.sandboxes.set(id, nextSample(state.sandboxes.get(id), usage));
-    }
-    pageToken = answer.nextPageToken;
-    if (pageToken === '') break;
-  }
-  keepOnly(state.sandboxes, seen);
+  const pages = askPages((pageToken) =>
+    options.ask('sample-sandboxes', { details, pageToken }, { owner, signal }),
+  );
+  await takeSamples(state.sandboxes, pages, ({ sandboxes }) =>
+    sandboxes.map((usage) => [usage.podSandboxId, usage]),
+  );
 }
 
-function keepOnly(samples: Map<string, unknown>, seen: ReadonlySet<string>): void {
+/** What none of the pages has is forgotten. */
+async function takeSamples<P, U extends ContainerUsage | SandboxUsage>(
+  samples: Map<string, Sample<U>>,
+  pages: AsyncIterable<P>,
+  usagesOf: (page: P) => readonly (readonly [id: string, usage: U])[],
+): Promise<void> {
+  const seen = new Set<string>();
+  for await (const page of pages) {
+    for (const [id, usage] of usagesOf(page)) {
+      seen.add(id);
+      samples.set(id, nextSample(samples.get(id), usage));
+    }
+  }
   for (const id of samples.keys()) if (!seen.has(id)) samples.delete(id);
 }

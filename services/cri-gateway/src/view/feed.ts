@@ -3,6 +3,7 @@
 //
 //   unprimed --Redis complete / inventory / disk--> primed --gap, epoch, reconnect--> inventory again
 
+import { askPages } from '@cribus/chassis/pages.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { ObjectReport, OwnerStatus } from '@cribus/contracts/gen/node/v1/records.ts';
 import type { InventoryResponse } from '@cribus/contracts/gen/node/v1/verbs.ts';
@@ -24,8 +25,6 @@ const DISK_AFTER_MS = 3_000;
 const RETRY_MS = 500;
 /** A silent owner is asked again this often; its next heartbeat wakes the loop before. */
 const RETRY_SILENT_MS = 10_000;
-/** An owner with more pages than that is broken. */
-const INVENTORY_PAGES_MAX = 10_000;
 
 /** Where the view learns from; fakes in tests. */
 export interface FeedSources {
@@ -233,11 +232,12 @@ async function takeInventory(state: OwnerState, options: FeedOptions): Promise<b
   const since = view.order();
   const present = new Set<string>();
   let first: OwnerStatus | undefined;
-  let pageToken = '';
+  const ask = (pageToken: string) => {
+    const signal = AbortSignal.any([options.signal, clock.timeout(INVENTORY_BUDGET_MS)]);
+    return sources.inventory(state.name, pageToken, signal);
+  };
   try {
-    for (let page = 0; page < INVENTORY_PAGES_MAX; page += 1) {
-      const signal = AbortSignal.any([options.signal, clock.timeout(INVENTORY_BUDGET_MS)]);
-      const answer = await sources.inventory(state.name, pageToken, signal);
+    for await (const answer of askPages(ask)) {
       first ??= answer.status;
       // Restarted between two pages: they belong to different inventories.
       if (answer.status?.epoch !== first?.epoch) return false;
@@ -245,8 +245,6 @@ async function takeInventory(state: OwnerState, options: FeedOptions): Promise<b
         present.add(report.id);
         view.apply(report);
       }
-      pageToken = answer.nextPageToken;
-      if (pageToken === '') break;
     }
   } catch (error) {
     if (!options.signal.aborted) {
@@ -255,7 +253,7 @@ async function takeInventory(state: OwnerState, options: FeedOptions): Promise<b
     }
     return false;
   }
-  if (pageToken !== '' || first === undefined || first.epoch < state.epoch) return false;
+  if (first === undefined || first.epoch < state.epoch) return false;
   const dropped = view.dropMissing(state.name, present, since);
   if (first.epoch > state.epoch) state.sequence = undefined;
   state.epoch = first.epoch;

@@ -2,6 +2,7 @@
 // namespace.
 
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
+import { pageAfter } from '@cribus/chassis/pages.ts';
 import {
   CgroupUsage,
   NetworkFigures,
@@ -29,10 +30,10 @@ export function sampleSandboxes(deps: SandboxDeps): VerbHandler<'sample-sandboxe
       const path = cgroupOf(record);
       sharedBy.set(path, (sharedBy.get(path) ?? 0) + 1);
     }
-    const rest = ready
-      .filter(({ id }) => id > pageToken)
-      .toSorted((a, b) => (a.id < b.id ? -1 : 1));
-    const page = rest.slice(0, PAGE_SANDBOXES_MAX);
+    const { page, nextPageToken } = pageAfter(ready, {
+      token: pageToken,
+      objectsMax: PAGE_SANDBOXES_MAX,
+    });
     const sandboxes: SandboxUsage[] = [];
     for (const [index, record] of page.entries()) {
       if (index > 0 && index % SANDBOXES_AT_ONCE === 0) await clock.sleep(0, signal);
@@ -47,8 +48,7 @@ export function sampleSandboxes(deps: SandboxDeps): VerbHandler<'sample-sandboxe
         }),
       );
     }
-    const last = rest.length > page.length ? page.at(-1) : undefined;
-    return { sandboxes, nextPageToken: last?.id ?? '' };
+    return { sandboxes, nextPageToken };
   };
 }
 
