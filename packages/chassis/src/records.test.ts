@@ -83,18 +83,27 @@ describe('records', () => {
     assert.equal(again.get('old')?.version?.epoch, 1n);
   });
 
-  it('sets aside what can not be read, names what is missing, refuses what is newer', async () => {
-    const { store } = open(1n, 2);
+  it('sets aside what can not be read, names what is missing, refuses what is much newer', async () => {
+    const { store } = open(1n, 3);
     await store.put(image('good'));
     for (const id of ['broken', 'missing', 'foreign']) await mkdir(join(directory, id));
     await writeFile(join(directory, 'broken', 'record.pb'), Buffer.from([0xff, 0xff, 0xff]));
     const foreign = ImageRecord.encode({ ...image('other'), format: 1 }).finish();
     await writeFile(join(directory, 'foreign', 'record.pb'), foreign);
-    const again = open(2n, 2).store;
+    const again = open(2n, 3).store;
     const loaded = await again.load();
     assert.deepEqual([...loaded.corrupt].sort(), ['broken', 'foreign']);
     assert.deepEqual(loaded.missing, ['missing']);
     assert.deepEqual(await readdir(join(directory, 'broken')), ['record.pb.corrupt']);
     await assert.rejects(open(3n, 1).store.load(), (error) => isFailure(error, 'wrong_state'));
+  });
+
+  it('reads what the next version wrote, and writes it as this version does', async () => {
+    await open(1n, 2).store.put(image('a'));
+    const { store } = open(2n, 1);
+    assert.deepEqual(await store.load(), { records: store.all(), corrupt: [], missing: [] });
+    assert.equal(store.get('a')?.format, 2);
+    await store.put(store.get('a') ?? assert.fail());
+    assert.equal(store.get('a')?.format, 1);
   });
 });

@@ -10,6 +10,7 @@ import { readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
 import { createKeyedLock } from './queue.ts';
 import { nextSequence } from './sequence.ts';
 import type { Service } from './service.ts';
+import { RECORD_FORMAT_RAISE } from './version.ts';
 
 /** What every record has; `format` is the layout's version. */
 export interface AnyRecord {
@@ -57,12 +58,18 @@ export interface RecordStore<R extends AnyRecord> {
 
 /** At most this many files are read at once at start. */
 const LOAD_PARALLEL = 16;
+/**
+ * Of a format that this version does not know yet: so far ahead a record is read all the same, so that
+ * a node can go back by one version. What a format adds must be dispensable to the one before.
+ */
+const FORMATS_AHEAD_MAX = 1;
 
 /** Makes a store; it is empty until `load`. */
 export function createRecordStore<R extends AnyRecord>(
   options: RecordStoreOptions<R>,
 ): RecordStore<R> {
   const { service, owner, epoch } = options;
+  const format = options.format + RECORD_FORMAT_RAISE;
   const records = new Map<string, R>();
   const lock = createKeyedLock();
   // One counter for the store, not one per record: an image that is removed and pulled again must
@@ -106,7 +113,7 @@ export function createRecordStore<R extends AnyRecord>(
       lock.run(record.id, async () => {
         revision += 1n;
         const version = { epoch, revision };
-        const next = { ...record, format: options.format, version };
+        const next = { ...record, format, version };
         await writeRecord(options.fileOf(record.id), options.codec.encode(next).finish(), durable);
         records.set(record.id, next);
         tell(toReport(record.id, version, next), changed);
@@ -198,7 +205,7 @@ async function loadAll<R extends AnyRecord>(
   return loaded;
 }
 
-/** Raises wrong_state for a record of a newer version of ours, which must not be set aside. */
+/** Raises wrong_state for a record of a much newer version of ours, which must not be set aside. */
 function decodeRecord<R extends AnyRecord>(
   options: RecordStoreOptions<R>,
   id: string,
@@ -208,10 +215,11 @@ function decodeRecord<R extends AnyRecord>(
   if (record.id !== id || record.format < 1) {
     throw new Failure('data_loss', `${options.fileOf(id)} does not hold the record of ${id}`);
   }
-  if (record.format > options.format) {
+  const known = options.format + FORMATS_AHEAD_MAX;
+  if (record.format > known) {
     throw new Failure(
       'wrong_state',
-      `${options.fileOf(id)} has format ${record.format}, this version knows up to ${options.format}`,
+      `${options.fileOf(id)} has format ${record.format}, this version reads up to ${known}`,
     );
   }
   return record;
