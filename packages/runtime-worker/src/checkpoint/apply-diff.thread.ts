@@ -2,11 +2,11 @@
 // there first, so that no name and no symlink leads out, and ends with its work.
 
 import { openSync, readSync, rmSync } from 'node:fs';
-import { Readable } from 'node:stream';
 import { parentPort, workerData } from 'node:worker_threads';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { decompressed } from '@cribus/archive/decompressed.ts';
 import { containedPath, LayerWriter, pathOf } from '@cribus/archive/layer-writer.ts';
 import { type TarEntry, TarReader, type TarSink } from '@cribus/archive/tar-reader.ts';
+import { threadFailure } from '@cribus/archive/thread-failure.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { enterJail } from '@cribus/host/jail.ts';
 import type { DiffOrder, DiffOutcome } from './apply-diff.ts';
@@ -74,16 +74,6 @@ function* chunksOf(fd: number): Generator<Buffer> {
   }
 }
 
-async function* decompressed(fd: number): AsyncGenerator<Uint8Array> {
-  const first = Buffer.alloc(4);
-  readSync(fd, first, 0, 4, 0);
-  const magic = first.toString('hex');
-  const raw = Readable.from(chunksOf(fd));
-  if (magic.startsWith('1f8b')) yield* raw.pipe(createGunzip());
-  else if (magic === '28b52ffd') yield* raw.pipe(createZstdDecompress());
-  else yield* raw;
-}
-
 async function apply(): Promise<DiffOutcome> {
   const fd = order.archive === undefined ? undefined : openSync(order.archive, 'r');
   enterJail(order.rootfs);
@@ -91,7 +81,7 @@ async function apply(): Promise<DiffOutcome> {
   try {
     if (fd !== undefined) {
       const reader = new TarReader(sink);
-      for await (const chunk of decompressed(fd)) reader.write(chunk);
+      for await (const chunk of decompressed(chunksOf(fd))) reader.write(chunk);
       reader.finish();
     }
     for (const path of order.deleted) remove(containedPath(Buffer.from(path).toString('latin1')));
@@ -103,11 +93,7 @@ async function apply(): Promise<DiffOutcome> {
 }
 
 void apply()
-  .catch((error: unknown): DiffOutcome => {
-    const cause = error instanceof Error ? error : new Error(String(error));
-    const code = 'code' in cause && typeof cause.code === 'string' ? cause.code : '';
-    return { kind: 'failed', broken: cause.name === 'Failure', code, message: cause.message };
-  })
+  .catch(threadFailure)
   .then((outcome) => {
     port.postMessage(outcome);
     port.close();

@@ -2,6 +2,7 @@
 
 import { stat } from 'node:fs/promises';
 import { Worker } from 'node:worker_threads';
+import type { ThreadFailure } from '@cribus/archive/thread-failure.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { badCheckpoint } from './format.ts';
 
@@ -14,16 +15,7 @@ export interface DiffOrder {
   readonly deleted: readonly string[];
 }
 
-export type DiffOutcome =
-  | { readonly kind: 'done' }
-  | {
-      readonly kind: 'failed';
-      /** The archive itself is at fault. */
-      readonly broken: boolean;
-      /** Of a system call or of zlib. */
-      readonly code: string;
-      readonly message: string;
-    };
+export type DiffOutcome = { readonly kind: 'done' } | ThreadFailure;
 
 /** Raises invalid_argument naming the checkpoint where its archive is broken; limit on a full disk. */
 export async function applyDiff(
@@ -54,7 +46,7 @@ export async function applyDiff(
   }
 }
 
-function failureOf(outcome: Extract<DiffOutcome, { kind: 'failed' }>, place: string): Error {
+function failureOf(outcome: ThreadFailure, place: string): Error {
   if (['ENOSPC', 'EDQUOT', 'EFBIG'].includes(outcome.code)) {
     return new Failure('limit', `no space for the files of checkpoint ${place}`, {
       stage: 'checkpoint',

@@ -5,8 +5,7 @@
 import { closeSync, constants, mkdirSync, openSync, writeSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { compressionOf, decompressed } from '@cribus/archive/decompressed.ts';
 import { containedPath } from '@cribus/archive/layer-writer.ts';
 import { readable } from '@cribus/archive/tar-header.ts';
 import { type TarEntry, TarReader, type TarSink } from '@cribus/archive/tar-reader.ts';
@@ -49,12 +48,10 @@ export async function unpackCheckpoint(
     const { size } = await file.stat();
     const first = Buffer.alloc(4);
     await file.read(first, 0, 4, 0);
-    const magic = first.toString('hex');
-    const gzip = magic.startsWith('1f8b');
-    const packed = gzip || magic === '28b52ffd';
+    const packed = compressionOf(first) !== 'none';
     const sink = new CheckpointSink(path, { directory, bytesMax: packed ? BYTES_MAX : size });
     try {
-      await readInto(new TarReader(sink), { file, magic, signal });
+      await readInto(new TarReader(sink), { file, signal });
     } finally {
       sink.close();
     }
@@ -80,27 +77,14 @@ async function openArchive(path: string): Promise<FileHandle> {
 
 async function readInto(
   reader: TarReader,
-  source: {
-    readonly file: FileHandle;
-    readonly magic: string;
-    readonly signal: AbortSignal;
-  },
+  { file, signal }: { readonly file: FileHandle; readonly signal: AbortSignal },
 ): Promise<void> {
-  const { file, magic, signal } = source;
   const raw = file.createReadStream({ start: 0, autoClose: false, highWaterMark: CHUNK_BYTES });
-  let stream: Readable = raw;
-  if (magic.startsWith('1f8b')) stream = through(raw, createGunzip());
-  else if (magic === '28b52ffd') stream = through(raw, createZstdDecompress());
-  for await (const chunk of stream) {
+  for await (const chunk of decompressed(raw)) {
     signal.throwIfAborted();
-    reader.write(chunk as Buffer);
+    reader.write(chunk);
   }
   reader.finish();
-}
-
-function through(raw: Readable, inflate: NodeJS.ReadWriteStream): Readable {
-  raw.on('error', (error) => (inflate as unknown as Readable).destroy(error));
-  return raw.pipe(inflate) as unknown as Readable;
 }
 
 /** The reader speaks of layers and zlib of its own codes; both mean that the archive is broken. */

@@ -1,5 +1,7 @@
 // What the main thread and the thread of one layer tell each other.
 
+import type { ThreadFailure } from '@cribus/archive/thread-failure.ts';
+
 export interface UnpackThreadData {
   /** Empty, on the host; becomes the thread's root. */
   readonly directory: string;
@@ -27,11 +29,4 @@ export type FromUnpackThread =
   /** One block was taken. */
   | { readonly kind: 'credit' }
   | ({ readonly kind: 'done' } & UnpackResult)
-  | {
-      readonly kind: 'failed';
-      /** The archive itself is at fault. */
-      readonly broken: boolean;
-      /** Of a system call or of zlib. */
-      readonly code: string;
-      readonly message: string;
-    };
+  | ThreadFailure;

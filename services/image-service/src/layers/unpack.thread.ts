@@ -2,17 +2,13 @@
 // blocks. It jails itself in the layer's directory first, and ends with the layer.
 
 import { createHash, type Hash } from 'node:crypto';
-import { Readable } from 'node:stream';
 import { parentPort, workerData } from 'node:worker_threads';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { decompressed } from '@cribus/archive/decompressed.ts';
 import { LayerWriter } from '@cribus/archive/layer-writer.ts';
 import { TarReader } from '@cribus/archive/tar-reader.ts';
+import { threadFailure } from '@cribus/archive/thread-failure.ts';
 import { enterJail } from '@cribus/host/jail.ts';
 import type { FromUnpackThread, ToUnpackThread, UnpackThreadData } from './unpack-protocol.ts';
-
-/** Large pieces: each costs a call into the pool and a hash update. */
-const CHUNK_BYTES = 256 * 1024;
-const INFLATED_AHEAD_BYTES = 1024 * 1024;
 
 const port = parentPort;
 if (port === null) throw new Error('this file is a worker thread');
@@ -45,31 +41,6 @@ async function* blocks(hash: Hash, count: { bytes: number }): AsyncGenerator<Uin
   }
 }
 
-/** By its first bytes, not its media type: registries hold layers under the wrong one. */
-async function* decompressed(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const first = await source.next();
-  if (first.done) return;
-  const rest = (async function* () {
-    yield first.value;
-    yield* source;
-  })();
-  const options = { chunkSize: CHUNK_BYTES, highWaterMark: INFLATED_AHEAD_BYTES };
-  const magic = Buffer.from(first.value.subarray(0, 4)).toString('hex');
-  if (magic.startsWith('1f8b')) yield* inflate(rest, createGunzip(options));
-  else if (magic === '28b52ffd') yield* inflate(rest, createZstdDecompress(options));
-  else yield* rest;
-}
-
-async function* inflate(
-  source: AsyncGenerator<Uint8Array>,
-  stream: NodeJS.ReadWriteStream,
-): AsyncGenerator<Uint8Array> {
-  const input = Readable.from(source, { objectMode: true, highWaterMark: 1 });
-  input.on('error', (error) => (stream as unknown as Readable).destroy(error));
-  input.pipe(stream);
-  for await (const chunk of stream) yield chunk as Buffer;
-}
-
 async function unpack(): Promise<FromUnpackThread> {
   enterJail(directory);
   const blobHash = createHash('sha256');
@@ -99,12 +70,7 @@ async function unpack(): Promise<FromUnpackThread> {
 }
 
 void unpack()
-  .catch((error: unknown): FromUnpackThread => {
-    const cause = error instanceof Error ? error : new Error(String(error));
-    const code = 'code' in cause && typeof cause.code === 'string' ? cause.code : '';
-    const failure = 'kind' in cause && cause.name === 'Failure';
-    return { kind: 'failed', broken: failure, code, message: cause.message };
-  })
+  .catch(threadFailure)
   .then((message) => {
     tell(message);
     port.close();

@@ -3,6 +3,7 @@
 
 import { mkdir, stat } from 'node:fs/promises';
 import { Worker } from 'node:worker_threads';
+import type { ThreadFailure } from '@cribus/archive/thread-failure.ts';
 import type { Semaphore } from '@cribus/chassis/queue.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { removeTree } from '@cribus/host/files.ts';
@@ -100,7 +101,7 @@ export async function startUnpacking(
   };
 }
 
-function failureOf(message: Extract<FromUnpackThread, { kind: 'failed' }>): Error {
+function failureOf(message: ThreadFailure): Error {
   const stage = 'unpack';
   if (message.broken) return new Failure('data_loss', message.message, { stage });
   if (['ENOSPC', 'EDQUOT', 'EFBIG'].includes(message.code)) {
