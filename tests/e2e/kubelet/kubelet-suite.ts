@@ -11,7 +11,7 @@ import type { Cri } from '../harness/cri.ts';
 import type { StackOptions } from '../harness/stack.ts';
 import { type Suite, stackSuite } from '../harness/suite.ts';
 import { KubeletClient } from './client-checks.ts';
-import { type NodePaths, type PodManifest, podManifest } from './manifest.ts';
+import { mapContainers, type NodePaths, type PodManifest, podManifest } from './manifest.ts';
 import { PlayedKubelet } from './played-kubelet.ts';
 
 /** The handlers under which Kubernetes' features are shown. */
@@ -24,8 +24,20 @@ export interface KubeletSuite {
   readonly paths: NodePaths;
   /** Adds a pod to those that should run. */
   add(given: Parameters<typeof podManifest>[0]): PodManifest;
+  /**
+   * The same pod for each handler, so that they live side by side. All the containers of one share
+   * a directory of the host, which outlives the pod, at /v.
+   */
+  addToEach(given: Omit<Parameters<typeof podManifest>[0], 'handler'>): readonly SharingPod[];
   /** Runs after the pods of the test are gone. */
   undo(action: () => void): void;
+}
+
+export interface SharingPod {
+  readonly handler: (typeof KUBELET_HANDLERS)[number];
+  readonly pod: PodManifest;
+  /** On the host. */
+  readonly volume: string;
 }
 
 /** To be called inside a describe; what it answers can be read once its tests run. */
@@ -81,6 +93,18 @@ export function kubeletSuite(options: StackOptions = {}): KubeletSuite {
       get().add(pod);
       return pod;
     },
+    addToEach: (given) =>
+      KUBELET_HANDLERS.map((handler) => {
+        const volume = mkdtempSync(join(directory, 'shared-'));
+        chmodSync(volume, 0o777);
+        const pod = podManifest({ ...given, handler, name: `${given.name}-${handler}` });
+        const sharing = mapContainers(pod, (container) => ({
+          ...container,
+          mounts: [...(container.mounts ?? []), { containerPath: '/v', hostPath: volume }],
+        }));
+        get().add(sharing);
+        return { handler, pod: sharing, volume };
+      }),
     undo: (action) => undos.push(action),
   };
 }

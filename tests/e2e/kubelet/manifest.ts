@@ -16,10 +16,14 @@ import {
   SecurityProfile_ProfileType,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 
-export type Probe =
+export type Probe = (
   | { readonly exec: readonly string[] }
   | { readonly httpGet: { readonly port: number; readonly path: string } }
-  | { readonly tcpSocket: { readonly port: number } };
+  | { readonly tcpSocket: { readonly port: number } }
+) & {
+  /** How often in a row it fails before something is done; 3 by default. */
+  readonly failureThreshold?: number;
+};
 
 export interface ContainerManifest {
   readonly name: string;
@@ -101,6 +105,18 @@ export function podManifest(
 
 export function allContainers(pod: PodManifest): readonly ContainerManifest[] {
   return [...pod.initContainers, ...pod.containers, ...pod.ephemeralContainers];
+}
+
+/** The same pod with another definition of each of its containers. */
+export function mapContainers(
+  pod: PodManifest,
+  change: (container: ContainerManifest) => ContainerManifest,
+): PodManifest {
+  return {
+    ...pod,
+    initContainers: pod.initContainers.map(change),
+    containers: pod.containers.map(change),
+  };
 }
 
 /** As the kubelet's hash of a container: what a change of it restarts. */

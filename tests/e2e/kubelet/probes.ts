@@ -1,15 +1,15 @@
 // The kubelet's probes of containers: what each finds, and what is concluded from how often.
 
+import { get } from 'node:http';
 import { createConnection } from 'node:net';
 import { ExecSyncRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { hasCode } from '../harness/cri.ts';
-import { fetchText } from '../harness/http.ts';
 import type { KubeletClient } from './client-checks.ts';
 import type { PodManifest, Probe } from './manifest.ts';
 import { isRunning, latest, type PodStatus } from './pod-actions.ts';
 
 const PROBE_TIMEOUT_S = 1n;
-const PROBE_FAILURES = 3;
+const FAILURE_THRESHOLD = 3;
 const GRPC_DEADLINE_EXCEEDED = 4;
 
 /** What is judged by one probe: by which container, reached at which host. */
@@ -70,7 +70,7 @@ export class Prober {
     const failures = now === 'success' ? 0 : (this.#failures.get(containerId) ?? 0) + 1;
     this.#failures.set(containerId, failures);
     if (now === 'success') good.add(containerId);
-    else if (failures >= PROBE_FAILURES) bad.add(containerId);
+    else if (failures >= (probed.probe.failureThreshold ?? FAILURE_THRESHOLD)) bad.add(containerId);
   }
 
   /** An error other than the time-out tells nothing, so the kubelet throws the result away. */
@@ -86,10 +86,13 @@ export class Prober {
       }
     }
     try {
-      if ('httpGet' in probe)
-        await fetchText(`http://${host}:${probe.httpGet.port}${probe.httpGet.path}`);
-      else await connectTo(host, probe.tcpSocket.port);
-      return 'success';
+      if ('tcpSocket' in probe) {
+        await connectTo(host, probe.tcpSocket.port);
+        return 'success';
+      }
+      const { port, path } = probe.httpGet;
+      const status = await statusOf(`http://${host}:${port}${path}`);
+      return status >= 200 && status < 400 ? 'success' : 'failure';
     } catch {
       return 'failure';
     }
@@ -99,6 +102,17 @@ export class Prober {
 /** The pod's address, or the node's own for a pod on the host's network. */
 export function hostOf(status: PodStatus): string {
   return status.sandboxes[0]?.network?.ip || '127.0.0.1';
+}
+
+function statusOf(url: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const request = get(url, { timeout: 1_000, agent: false }, (response) => {
+      response.resume();
+      resolve(response.statusCode ?? 0);
+    });
+    request.on('timeout', () => request.destroy(new Error(`no answer from ${url}`)));
+    request.on('error', reject);
+  });
 }
 
 function connectTo(host: string, port: number): Promise<void> {
