@@ -221,6 +221,11 @@ export interface SandboxRecord {
    * goes with the last pod in it.
    */
   cgroupCreatedFrom: string;
+  /**
+   * Of a cgroup without processes, made below the pod's for cAdvisor to find the pod's network by;
+   * absolute below the hierarchy, empty where there is none.
+   */
+  metricsCgroup: string;
 }
 
 /**
@@ -1254,6 +1259,7 @@ function createBaseSandboxRecord(): SandboxRecord {
     reason: "",
     operation: undefined,
     cgroupCreatedFrom: "",
+    metricsCgroup: "",
   };
 }
 
@@ -1309,6 +1315,9 @@ export const SandboxRecord: MessageFns<SandboxRecord> = {
     }
     if (message.cgroupCreatedFrom !== "") {
       writer.uint32(130).string(message.cgroupCreatedFrom);
+    }
+    if (message.metricsCgroup !== "") {
+      writer.uint32(138).string(message.metricsCgroup);
     }
     return writer;
   },
@@ -1454,6 +1463,14 @@ export const SandboxRecord: MessageFns<SandboxRecord> = {
             message.cgroupCreatedFrom = reader.string();
             continue;
           }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.metricsCgroup = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1499,6 +1516,11 @@ export const SandboxRecord: MessageFns<SandboxRecord> = {
         ? globalThis.String(object.cgroupCreatedFrom)
         : isSet(object.cgroup_created_from)
         ? globalThis.String(object.cgroup_created_from)
+        : "",
+      metricsCgroup: isSet(object.metricsCgroup)
+        ? globalThis.String(object.metricsCgroup)
+        : isSet(object.metrics_cgroup)
+        ? globalThis.String(object.metrics_cgroup)
         : "",
     };
   },
@@ -1553,6 +1575,9 @@ export const SandboxRecord: MessageFns<SandboxRecord> = {
     if (message.cgroupCreatedFrom !== "") {
       obj.cgroupCreatedFrom = message.cgroupCreatedFrom;
     }
+    if (message.metricsCgroup !== "") {
+      obj.metricsCgroup = message.metricsCgroup;
+    }
     return obj;
   },
 
@@ -1591,6 +1616,7 @@ export const SandboxRecord: MessageFns<SandboxRecord> = {
       ? OperationStamp.fromPartial(object.operation)
       : undefined;
     message.cgroupCreatedFrom = object.cgroupCreatedFrom ?? "";
+    message.metricsCgroup = object.metricsCgroup ?? "";
     return message;
   },
 };
