@@ -1,4 +1,4 @@
-// Processor time, its limits and its pressure.
+// Processor time and its limits.
 
 import { counter, detail, type Family, gauge, one, seconds } from './family.ts';
 
@@ -78,27 +78,4 @@ export const CPU_FAMILIES: readonly Family[] = [
     help: 'Share of the processors where they are short.',
     pick: (details) => details.cpuShares,
   }),
-  ...pressure('cpu', 'cpuPressure'),
-  ...pressure('memory', 'memoryPressure'),
-  ...pressure('io', 'ioPressure'),
 ];
-
-/** The kernel counts microseconds. */
-function pressure(
-  resource: 'cpu' | 'memory' | 'io',
-  key: 'cpuPressure' | 'memoryPressure' | 'ioPressure',
-): readonly Family[] {
-  const total = (us: bigint | undefined) => one(us === undefined ? undefined : us / 1_000_000n);
-  return [
-    counter(
-      `container_pressure_${resource}_waiting_seconds_total`,
-      { help: `Time in which some of its tasks waited for ${resource}, in seconds.` },
-      ({ cgroup }) => total(cgroup?.[key]?.some?.totalUs),
-    ),
-    counter(
-      `container_pressure_${resource}_stalled_seconds_total`,
-      { help: `Time in which all of its tasks waited for ${resource}, in seconds.` },
-      ({ cgroup }) => total(cgroup?.[key]?.full?.totalUs),
-    ),
-  ];
-}

@@ -6,6 +6,7 @@ import type { Family } from './family.ts';
 import { FILESYSTEM_FAMILIES } from './filesystem-families.ts';
 import { MEMORY_FAMILIES } from './memory-families.ts';
 import { NETWORK_FAMILIES } from './network-families.ts';
+import { PRESSURE_FAMILIES } from './pressure-families.ts';
 import { PROCESS_FAMILIES } from './process-families.ts';
 
 /** Those that the kubelet puts on each of cAdvisor's metrics, in the order in which it shows them. */
@@ -14,6 +15,7 @@ export const COMMON_LABELS = ['container', 'id', 'image', 'name', 'namespace', '
 export const FAMILIES: readonly Family[] = [
   ...PROCESS_FAMILIES,
   ...CPU_FAMILIES,
+  ...PRESSURE_FAMILIES,
   ...MEMORY_FAMILIES,
   ...FILESYSTEM_FAMILIES,
   ...NETWORK_FAMILIES,

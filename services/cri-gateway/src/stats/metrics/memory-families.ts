@@ -1,5 +1,6 @@
 // Memory, swap, huge pages, and what ran out of them.
 
+import type { HugePageUsage } from '@cribus/contracts/gen/node/v1/records.ts';
 import { counter, detail, type Family, gauge, one } from './family.ts';
 
 export const MEMORY_FAMILIES: readonly Family[] = [
@@ -139,7 +140,18 @@ export const MEMORY_FAMILIES: readonly Family[] = [
     { help: 'Memory that is spared by reclaim; 0 without.' },
     ({ cgroup }) => limit(cgroup, cgroup?.details?.memoryReservationBytes),
   ),
-  ...hugePages(),
+  hugePages(gauge, 'container_hugetlb_usage_bytes', {
+    help: 'Huge pages in use, in bytes.',
+    pick: (of) => of.usageBytes,
+  }),
+  hugePages(gauge, 'container_hugetlb_max_usage_bytes', {
+    help: 'The most huge pages in use at once, in bytes.',
+    pick: (of) => of.maxUsageBytes,
+  }),
+  hugePages(counter, 'container_hugetlb_failcnt', {
+    help: 'How often the limit of huge pages was hit.',
+    pick: (of) => of.failures,
+  }),
 ];
 
 function labelled(value: bigint | undefined, ...labels: readonly string[]) {
@@ -151,32 +163,12 @@ function limit(cgroup: object | undefined, value: bigint | undefined) {
   return cgroup === undefined ? [] : one(value ?? 0n);
 }
 
-function hugePages(): readonly Family[] {
-  const labels = ['pagesize'];
-  return [
-    gauge(
-      'container_hugetlb_usage_bytes',
-      { help: 'Huge pages in use, in bytes.', labels },
-      ({ cgroup }) =>
-        (cgroup?.details?.hugePages ?? []).flatMap((pages) =>
-          labelled(pages.usageBytes, pages.pageSize),
-        ),
-    ),
-    gauge(
-      'container_hugetlb_max_usage_bytes',
-      { help: 'The most huge pages in use at once, in bytes.', labels },
-      ({ cgroup }) =>
-        (cgroup?.details?.hugePages ?? []).flatMap((pages) =>
-          labelled(pages.maxUsageBytes, pages.pageSize),
-        ),
-    ),
-    counter(
-      'container_hugetlb_failcnt',
-      { help: 'How often the limit of huge pages was hit.', labels },
-      ({ cgroup }) =>
-        (cgroup?.details?.hugePages ?? []).flatMap((pages) =>
-          labelled(pages.failures, pages.pageSize),
-        ),
-    ),
-  ];
+function hugePages(
+  make: typeof counter,
+  name: string,
+  text: { readonly help: string; readonly pick: (of: HugePageUsage) => bigint | undefined },
+): Family {
+  return make(name, { help: text.help, labels: ['pagesize'] }, ({ cgroup }) =>
+    (cgroup?.details?.hugePages ?? []).flatMap((of) => labelled(text.pick(of), of.pageSize)),
+  );
 }
