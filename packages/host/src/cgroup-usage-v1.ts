@@ -1,6 +1,5 @@
 // One reading of a cgroup v1: the same path in the hierarchy of each controller, and pressure from the
 // cgroup2 mount of a hybrid host, where engines make the path too.
-import { readdirSync } from 'node:fs';
 import { cgroupDirectory, cgroupTree, present, workingSet } from './cgroup-files.ts';
 import {
   type CgroupDetails,
@@ -9,6 +8,7 @@ import {
   createDeviceTable,
   type DeviceIo,
   type HugePageUsage,
+  hugePageSizes,
   limitOf,
   parseNumaStat,
   readNumber,
@@ -17,7 +17,6 @@ import {
   readUsageFile,
   type UsageOptions,
 } from './cgroup-usage.ts';
-import { isErrno } from './errno.ts';
 
 export interface V1Roots {
   /** Where the hierarchy with this controller is mounted; undefined where none has it. */
@@ -143,9 +142,7 @@ function oomKills(directory: string | undefined): bigint | undefined {
 
 function hugePages(directory: string | undefined): HugePageUsage[] {
   if (directory === undefined) return [];
-  const sizes = names(directory).flatMap(
-    (name) => /^hugetlb\.(\w+)\.usage_in_bytes$/.exec(name)?.[1] ?? [],
-  );
+  const sizes = hugePageSizes(directory, /^hugetlb\.(\w+)\.usage_in_bytes$/);
   return sizes.flatMap((pageSize) => {
     const number = (name: string) => readNumber(`${directory}/hugetlb.${pageSize}.${name}`);
     const usageBytes = number('usage_in_bytes');
@@ -154,15 +151,6 @@ function hugePages(directory: string | undefined): HugePageUsage[] {
     const failures = number('failcnt');
     return [present<HugePageUsage>({ pageSize, usageBytes, maxUsageBytes, failures })];
   });
-}
-
-function names(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch (error) {
-    if (isErrno(error, 'ENOENT', 'ENODEV')) return [];
-    throw error;
-  }
 }
 
 /** Lines `8:0 Read 4096`; the last one, `Total 0`, is of all devices together. */

@@ -1,5 +1,4 @@
 // One reading of a cgroup v2, from the files of its one directory (cgroup-v2.rst).
-import { readdirSync } from 'node:fs';
 import { present, workingSet } from './cgroup-files.ts';
 import {
   type CgroupDetails,
@@ -8,6 +7,7 @@ import {
   createDeviceTable,
   type DeviceIo,
   type HugePageUsage,
+  hugePageSizes,
   parseNumaStat,
   readNumber,
   readPressure,
@@ -15,7 +15,6 @@ import {
   readUsageFile,
   type UsageOptions,
 } from './cgroup-usage.ts';
-import { isErrno } from './errno.ts';
 
 /** memory.numa_stat of v2 is in bytes; all kernels that run here have pages of this size. */
 const PAGE_BYTES = 4096n;
@@ -110,14 +109,7 @@ export function sharesOfWeight(weight: bigint): bigint {
 }
 
 function hugePages(directory: string): HugePageUsage[] {
-  let names: string[];
-  try {
-    names = readdirSync(directory);
-  } catch (error) {
-    if (isErrno(error, 'ENOENT', 'ENODEV')) return [];
-    throw error;
-  }
-  const sizes = names.flatMap((name) => /^hugetlb\.(\w+)\.current$/.exec(name)?.[1] ?? []);
+  const sizes = hugePageSizes(directory, /^hugetlb\.(\w+)\.current$/);
   return sizes.flatMap((pageSize) => {
     const usageBytes = readNumber(`${directory}/hugetlb.${pageSize}.current`);
     if (usageBytes === undefined) return [];

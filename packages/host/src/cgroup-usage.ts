@@ -250,6 +250,16 @@ export function createDeviceTable() {
   };
 }
 
+/** The sizes of huge pages that a cgroup counts, by the names of its files; none where it is gone. */
+export function hugePageSizes(directory: string, fileOfSize: RegExp): string[] {
+  try {
+    return readdirSync(directory).flatMap((name) => fileOfSize.exec(name)?.[1] ?? []);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENODEV')) return [];
+    throw error;
+  }
+}
+
 /** Reads memory.numa_stat: v1 in pages (`file=106 N0=106`), v2 in bytes (`anon N0=4096`). */
 export function parseNumaStat(text: string, pageBytes: bigint | undefined): NumaPages[] {
   const found: NumaPages[] = [];
