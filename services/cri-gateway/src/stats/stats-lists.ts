@@ -13,7 +13,7 @@ import type { SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { stackPaths } from '@cribus/contracts/paths.ts';
 import { isSameFilesystem } from '@cribus/host/files.ts';
 import type { Gateway } from '../gateway.ts';
-import { filterId, matchesLabels } from '../verbs/lookup.ts';
+import { matchingContainers, matchingSandboxes } from '../verbs/filters.ts';
 import { isContainerShown } from '../view/cri-container.ts';
 import { sandboxState } from '../view/cri-sandbox.ts';
 import { toContainerStats } from './container-stats.ts';
@@ -44,20 +44,10 @@ export async function containerStatsOf(
 ): Promise<ContainerStats[]> {
   gateway.feed.requirePrimed();
   await gateway.statistics.recent({ details: false, signal });
-  const id = filterId(filter?.id ?? '', gateway.view.findContainer);
-  const sandboxId = filterId(filter?.podSandboxId ?? '', gateway.view.findSandbox);
   const mountpoint = layersMountpoint(gateway);
-  return gateway.view
-    .containers()
-    .filter(
-      ({ record }) =>
-        (id === '' || record.id === id) &&
-        (sandboxId === '' || record.sandboxId === sandboxId) &&
-        matchesLabels(record.config?.labels, filter?.labelSelector),
-    )
-    .map(({ record }) =>
-      toContainerStats(record, gateway.statistics.container(record), mountpoint),
-    );
+  return matchingContainers(gateway, filter).map(({ record }) =>
+    toContainerStats(record, gateway.statistics.container(record), mountpoint),
+  );
 }
 
 /** The statistics of all READY sandboxes that match. Raises unavailable until the view is complete. */
@@ -68,15 +58,8 @@ export async function sandboxStatsOf(
 ): Promise<PodSandboxStats[]> {
   gateway.feed.requirePrimed();
   await gateway.statistics.recent({ details: false, signal });
-  const id = filterId(filter?.id ?? '', gateway.view.findSandbox);
-  return gateway.view
-    .sandboxes()
-    .filter(
-      ({ record }) =>
-        sandboxState(record) === PodSandboxState.SANDBOX_READY &&
-        (id === '' || record.id === id) &&
-        matchesLabels(record.config?.labels, filter?.labelSelector),
-    )
+  return matchingSandboxes(gateway, filter)
+    .filter(({ record }) => sandboxState(record) === PodSandboxState.SANDBOX_READY)
     .map(({ record }) => statsOfSandbox(gateway, record));
 }
 

@@ -59,22 +59,3 @@ function known<R>(gateway: Gateway, what: string, id: string, found: Found<R>): 
   if (found.record === undefined) gateway.feed.requirePrimed();
   return found.record;
 }
-
-/** The id that a filter means: a unique beginning stands for its id, anything else for itself. */
-export function filterId(
-  id: string,
-  found: (id: string) => Found<{ readonly id: string }>,
-): string {
-  return id === '' ? '' : (found(id).record?.id ?? id);
-}
-
-/** True when every wanted label is there with its value. */
-export function matchesLabels(
-  labels: Readonly<Record<string, string>> | undefined,
-  wanted: Readonly<Record<string, string>> | undefined,
-): boolean {
-  for (const [key, value] of Object.entries(wanted ?? {})) {
-    if (labels?.[key] !== value) return false;
-  }
-  return true;
-}

@@ -3,10 +3,11 @@
 import type { StreamPodSandboxesRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { Gateway, StreamVerb } from '../gateway.ts';
 import { inMessages } from '../view/chunks.ts';
-import { matchingSandboxes } from './list-pod-sandbox.ts';
+import { matchingSandboxes } from './filters.ts';
 
 export function streamPodSandboxes(
   gateway: Gateway,
 ): StreamVerb<StreamPodSandboxesRequest, Buffer> {
-  return ({ filter }) => inMessages(() => matchingSandboxes(gateway, filter));
+  return ({ filter }) =>
+    inMessages(() => matchingSandboxes(gateway, filter).map(({ fragment }) => fragment));
 }
