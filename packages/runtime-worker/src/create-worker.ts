@@ -2,7 +2,7 @@
 
 import { mkdir } from 'node:fs/promises';
 import { openEpoch } from '@cribus/chassis/owner.ts';
-import { createKeyedLock } from '@cribus/chassis/queue.ts';
+import { createKeyedLock, createSemaphore } from '@cribus/chassis/queue.ts';
 import { createRecordStore } from '@cribus/chassis/records.ts';
 import type { Service } from '@cribus/chassis/service.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
@@ -23,6 +23,8 @@ import type { Worker } from './worker.ts';
 /** A probe runs the engine a few times; gVisor's trials take some seconds. */
 const PROBE_BUDGET_MS = 60_000;
 const REPORT_RETRY_MS = 2_000;
+/** Of a hundred probes that come at one moment; more engines at once only take each other's time. */
+const EXEC_STARTS_AT_ONCE = 8;
 
 /** A worker with the epoch that its store was opened with. */
 export interface OpenedWorker extends Worker {
@@ -87,6 +89,7 @@ export async function createWorker(
     lifecycle: createKeyedLock(),
     exits,
     sessions: createSessions(service, paths.sessionSocket),
+    execStarts: createSemaphore(EXEC_STARTS_AT_ONCE),
     creations: new Map(),
     fenced: new Set(),
     released: new Set(),

@@ -30,6 +30,8 @@ export interface Launched {
   readonly engine: Child;
   /** On the engine and on all that the command starts, where those are processes of the host. */
   readonly mark: ProcessMark;
+  /** Resolves when the command runs, or the engine ended without starting it. */
+  readonly started: Promise<unknown>;
   /** The exit code of the command; rejects with what the driver makes of a failed start. */
   readonly exited: Promise<number>;
   outputs(): readonly Pump[];
@@ -104,6 +106,7 @@ function onPipes(worker: Worker, what: Launch): Launched {
   return {
     engine: child,
     mark: what.mark,
+    started: detached ? child.exited : awaitStart(worker, what, child),
     exited,
     outputs: () => outputs,
     finish: () => undefined,
@@ -155,6 +158,7 @@ function detachedOnTerminal(worker: Worker, what: Launch): Launched {
   return {
     engine: child,
     mark: what.mark,
+    started: child.exited,
     exited: orphanExit(worker, what, child, begin).finally(inbox.close),
     outputs: () => outputs,
     finish: () => {
@@ -196,7 +200,8 @@ function foregroundOnTerminal(worker: Worker, what: Launch): Launched {
       },
     });
     const exited = foregroundExit(worker, what, child, () => '');
-    void awaitStart(worker, what, child).then(() =>
+    const started = awaitStart(worker, what, child);
+    void started.then(() =>
       channel.receive((type, payload) => {
         const signals = type === FRAME.stdin ? terminal.signalsOf(payload) : [];
         take(type, payload);
@@ -206,6 +211,7 @@ function foregroundOnTerminal(worker: Worker, what: Launch): Launched {
     return {
       engine: child,
       mark: what.mark,
+      started,
       exited,
       outputs: () => [output],
       finish: () => {

@@ -21,6 +21,8 @@ import { placesOf, requireContainer, type Worker } from './worker.ts';
 /** How long output is awaited that a background child of the command still holds open. */
 const DRAIN_BUDGET_MS = 2_000;
 const DRAIN_LOOK_MS = 100;
+/** An engine that hangs may keep others from starting, and its command's time from running, so long. */
+const START_HOLD_MS = 2_000;
 /** What a pipe holds at most that nobody has enlarged (pipe(7)). */
 const PIPE_BYTES_MAX = 64 * 1024;
 const ARGS_MAX = 8192;
@@ -81,13 +83,13 @@ interface Execution {
 
 /** The exit code; undefined when the dialler is gone. */
 async function follow(worker: Worker, exec: Execution): Promise<number | undefined> {
-  const { clock, stopping } = worker.service;
-  const { order, record, files, channel } = exec;
-  channel.gone.throwIfAborted();
-  const late = order.timeoutMs > 0 ? clock.timeout(order.timeoutMs) : undefined;
-  const limits = [channel.gone, stopping, ...(late === undefined ? [] : [late])];
-  const cut = aborted(AbortSignal.any(limits));
-  const launched = launch(worker, exec);
+  const { record, files, channel } = exec;
+  const over = AbortSignal.any([channel.gone, worker.service.stopping]);
+  const { launched, late, cut } = await worker.execStarts
+    .run(() => start(worker, exec), over)
+    .catch((error: unknown) => {
+      throw worker.service.stopping.aborted ? whyCut(exec, false) : error;
+    });
   try {
     const exitCode = await Promise.race([launched.exited, cut]);
     if (exitCode === undefined) {
@@ -100,6 +102,28 @@ async function follow(worker: Worker, exec: Execution): Promise<number | undefin
   } finally {
     launched.close();
   }
+}
+
+interface Started {
+  readonly launched: Launched;
+  /** Aborts when the command's time is over; undefined for one that has none. */
+  readonly late: AbortSignal | undefined;
+  /** Resolves when the command has to be killed. */
+  readonly cut: Promise<undefined>;
+}
+
+/** Its time is counted from when it runs, as containerd does: a busy host starts many slowly. */
+async function start(worker: Worker, exec: Execution): Promise<Started> {
+  const { clock, stopping } = worker.service;
+  const { order, channel } = exec;
+  const over = [channel.gone, stopping];
+  const launched = launch(worker, exec);
+  const ended = launched.exited.catch(() => undefined);
+  const held = AbortSignal.any([...over, clock.timeout(START_HOLD_MS)]);
+  await Promise.race([launched.started, ended, aborted(held)]);
+  const late = order.timeoutMs > 0 ? clock.timeout(order.timeoutMs) : undefined;
+  const limits = late === undefined ? over : [...over, late];
+  return { launched, late, cut: aborted(AbortSignal.any(limits)) };
 }
 
 function whyCut({ order, record }: Execution, late: boolean): Failure {

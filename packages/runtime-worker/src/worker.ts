@@ -1,7 +1,7 @@
 // What every verb of a runtime worker is given: one handler's stores, engine, locks and watches.
 
 import type { VerbContext } from '@cribus/chassis/owner.ts';
-import type { KeyedLock } from '@cribus/chassis/queue.ts';
+import type { KeyedLock, Semaphore } from '@cribus/chassis/queue.ts';
 import type { RecordStore } from '@cribus/chassis/records.ts';
 import type { Service } from '@cribus/chassis/service.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
@@ -40,6 +40,8 @@ export interface Worker {
   readonly lifecycle: KeyedLock;
   readonly exits: Exits;
   readonly sessions: Sessions;
+  /** Of engines that are about to start a command in a container. */
+  readonly execStarts: Semaphore;
   /** By CRI key. */
   readonly creations: Map<string, Creation>;
   /** Sandboxes that are being stopped or removed: nothing may be created in them. */
