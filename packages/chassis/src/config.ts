@@ -246,6 +246,18 @@ export const ConfigSchema = v.strictObject({
     }),
     {},
   ),
+  kubelet: v.optional(
+    v.strictObject({
+      cadvisor_socket: v.optional(
+        key(
+          absolutePathOrNone,
+          "Where the kubelet's cAdvisor asks for containers: it knows /var/run/crio/crio.sock only. Empty: nowhere, and cgroups have no name that it knows.",
+        ),
+        '',
+      ),
+    }),
+    {},
+  ),
   metrics: v.optional(
     v.strictObject({
       address: v.optional(

@@ -2,8 +2,9 @@
 
 import type { Clock } from '@cribus/host/clock.ts';
 import { isErrno } from '@cribus/host/errno.ts';
-import fastify, { type FastifyInstance } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import type { Registry } from 'prom-client';
+import { createHttpServer } from './http-server.ts';
 import type { Logger } from './log.ts';
 
 export interface HealthOptions {
@@ -17,9 +18,6 @@ export interface HealthOptions {
   readonly log: Logger;
   readonly signal: AbortSignal;
 }
-
-/** No route has a schema: without these fastify loads ajv and fast-json-stringify, 2 MB a service. */
-const NO_COMPILERS = { buildValidator: noCompiler, buildSerializer: noCompiler };
 
 /** A standby waits for its predecessor's port this often. */
 const PORT_RETRY_MS = 1_000;
@@ -60,11 +58,7 @@ async function listens(server: FastifyInstance, options: HealthOptions): Promise
 }
 
 function createServer(options: HealthOptions): FastifyInstance {
-  const server = fastify({
-    logger: false,
-    forceCloseConnections: true,
-    schemaController: { compilersFactory: NO_COMPILERS },
-  });
+  const server = createHttpServer();
   server.get('/healthz', async () => ({ status: 'ok' }));
   server.get('/readyz', async (_request, reply) => {
     const checks = [...options.checks()].map(([name, check]) => [name, check()] as const);
@@ -78,8 +72,4 @@ function createServer(options: HealthOptions): FastifyInstance {
     reply.type(options.registry.contentType).send(await options.registry.metrics()),
   );
   return server;
-}
-
-function noCompiler(): never {
-  throw new Error('no route of a service has a schema');
 }

@@ -103,6 +103,9 @@ export function handlerPaths(roots: Roots, handlerToken: string) {
   };
 }
 
+/** Of a container's directory: cAdvisor looks for writable layers by this name. */
+export const WRITABLE_LAYER = 'diff';
+
 /** One container's record and writable layer (persistent), bundle and root mount (not). */
 export function containerPaths(roots: Roots, handlerToken: string, containerId: string) {
   const handler = handlerPaths(roots, handlerToken);
@@ -111,7 +114,9 @@ export function containerPaths(roots: Roots, handlerToken: string, containerId: 
   return {
     directory,
     record: join(directory, 'record.pb'),
-    upper: join(directory, 'upper'),
+    upper: join(directory, WRITABLE_LAYER),
+    /** Of containers that were made by version 0.1.0. */
+    formerUpper: join(directory, 'upper'),
     work: join(directory, 'work'),
     /** conmon's --persist-dir. */
     persist: join(directory, 'persist'),

@@ -88,6 +88,13 @@ export function removeCgroupTree(directory: string): void {
   }
 }
 
+/** Makes one level below the same cgroup of each root that has it; false where none has. */
+export function makeBelow(roots: readonly string[], parent: string, name: string): boolean {
+  const parents = roots.map((root) => ownCgroupDirectory(root, parent)).filter(isDirectory);
+  for (const directory of parents) makeDirectory(`${directory}/${name}`);
+  return parents.length > 0;
+}
+
 /** Removes one cgroup; false when it holds processes or other cgroups. */
 export function removeEmptyCgroup(directory: string): boolean {
   try {

@@ -25,6 +25,17 @@ export function pathOfCgroupsPath(cgroupsPath: string): string {
   return `${slicePath(slice)}/${prefix}-${name}.scope`;
 }
 
+/** How cAdvisor's handler for CRI-O tells its containers (cadvisor, container/crio/factory.go). */
+export const CADVISOR_PREFIX = 'crio';
+
+/**
+ * The name by which cAdvisor sees a container in a cgroup, with either driver: the kubelet reads the id
+ * between the last dash and `.scope` only (pkg/kubelet/stats, extractIDFromCgroupPath).
+ */
+export function cadvisorName(id: string): string {
+  return `${CADVISOR_PREFIX}-${id}.scope`;
+}
+
 /**
  * The cgroup, below the hierarchy, of a pod by its cgroup parent as CRI has it: a path, or the name of a
  * slice, which the kubelet writes as a path too. Empty where there is none.

@@ -9,6 +9,7 @@ import {
   isDirectory,
   joinCgroup,
   killPids,
+  makeBelow,
   makeDirectory,
   ownCgroupDirectory,
   readCgroupFile,
@@ -64,6 +65,7 @@ export function cgroupV1(
       for (const hierarchy of hierarchies) createIn(hierarchy, path);
       return absent;
     },
+    createBelow: (parent, name) => makeBelow(roots, parent, name),
     remove: (path) => {
       const directories = [...roots, ...unified].map((root) => ownCgroupDirectory(root, path));
       // Looked at before, so that a busy cgroup does not lose some of its hierarchies.

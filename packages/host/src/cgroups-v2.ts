@@ -7,6 +7,7 @@ import {
   isDirectory,
   joinCgroup,
   killPids,
+  makeBelow,
   makeDirectory,
   ownCgroupDirectory,
   readCgroupFile,
@@ -44,6 +45,7 @@ export function cgroupV2(root: string): CgroupHost {
       }
       return created;
     },
+    createBelow: (parent, name) => makeBelow([root], parent, name),
     remove: (path) => {
       const directory = ownCgroupDirectory(root, path);
       const [pid] = pids(path);

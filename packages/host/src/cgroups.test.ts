@@ -38,6 +38,17 @@ describe('cgroups of this host', () => {
     assert.equal(host.create(path), true);
   });
 
+  it('creates below what is there, and nothing above it', () => {
+    assert.equal(host.createBelow(`${top}/pod`, 'container'), false);
+    assert.equal(host.isAbsent(top), true);
+    host.create(`${top}/pod`);
+    assert.equal(host.createBelow(`${top}/pod`, 'container'), true);
+    assert.equal(host.createBelow(`${top}/pod`, 'container'), true);
+    assert.equal(host.exists(path), true);
+    assert.equal(host.removeEmpty(path), true);
+    assert.equal(host.isAbsent(path), true);
+  });
+
   it('holds processes, counts their use, and refuses to go before them', async () => {
     host.create(path);
     const child = await startIn(path, 'for i in $(seq 20000); do :; done; sleep 65 & wait');

@@ -18,6 +18,11 @@ export interface CgroupHost {
   /** Creates the path in every hierarchy; true if it was absent before (in all of them). */
   create(path: string): boolean;
   /**
+   * Creates one level, for no process, in each hierarchy that has the one above; false where none has.
+   * Nothing above is touched: it is somebody else's.
+   */
+  createBelow(parent: string, name: string): boolean;
+  /**
    * Removes an empty cgroup (and its empty children) everywhere; nothing when absent. Throws EBUSY
    * while it holds processes.
    */

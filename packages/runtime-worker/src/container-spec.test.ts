@@ -6,14 +6,22 @@ import { cgroupsPath } from './container-spec.ts';
 import type { Worker } from './worker.ts';
 
 describe('the cgroup of a container', () => {
-  const of = (driver: 'cgroupfs' | 'systemd', cgroupParent: string) => {
+  const of = (
+    driver: 'cgroupfs' | 'systemd',
+    cgroupParent: string,
+    shown: {
+      readonly kind: 'container' | 'sandbox-process';
+      readonly statsSource: 'cgroup' | 'engine';
+    } | null = null,
+  ) => {
     const cgroups = { driver, root: '/cribus' };
-    const worker = { service: { config: { cgroups } } } as unknown as Worker;
-    const path = cgroupsPath(
-      worker,
-      PodSandboxConfig.fromPartial({ linux: { cgroupParent } }),
-      'c1',
-    );
+    const kubelet = { cadvisor_socket: shown === null ? '' : '/var/run/crio/crio.sock' };
+    const worker = {
+      driver: { statsSource: shown?.statsSource ?? 'cgroup' },
+      service: { config: { cgroups, kubelet } },
+    } as unknown as Worker;
+    const pod = PodSandboxConfig.fromPartial({ linux: { cgroupParent } });
+    const path = cgroupsPath(worker, pod, { id: 'c1', kind: shown?.kind ?? 'container' });
     return [path, pathOfCgroupsPath(path)];
   };
 
@@ -36,5 +44,18 @@ describe('the cgroup of a container', () => {
       'system.slice:cribus:c1',
       '/system.slice/cribus-c1.scope',
     ]);
+  });
+
+  it("has the name that the kubelet's cAdvisor knows where that is wanted, but for what is inside a Sentry", () => {
+    const runc = { kind: 'container', statsSource: 'cgroup' } as const;
+    const slice = 'kubepods-pod1.slice';
+    const scope = `/kubepods.slice/${slice}/crio-c1.scope`;
+    assert.deepEqual(of('systemd', slice, runc), [`${slice}:crio:c1`, scope]);
+    assert.equal(of('cgroupfs', '/kubepods/pod1', runc)[1], '/kubepods/pod1/crio-c1.scope');
+    const sentry = { kind: 'sandbox-process', statsSource: 'engine' } as const;
+    assert.equal(of('cgroupfs', '/kubepods/pod1', sentry)[1], '/kubepods/pod1/crio-c1.scope');
+    const inside = { kind: 'container', statsSource: 'engine' } as const;
+    assert.equal(of('cgroupfs', '/kubepods/pod1', inside)[1], '/kubepods/pod1/c1');
+    assert.equal(of('systemd', slice, inside)[0], `${slice}:cribus:c1`);
   });
 });

@@ -11,6 +11,7 @@ import {
   type SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
 import { sandboxPaths } from '@cribus/contracts/paths.ts';
+import { CADVISOR_PREFIX, cadvisorName } from '@cribus/host/cgroup-slices.ts';
 import { writeFileAtomic } from '@cribus/host/files.ts';
 import { isAlive } from '@cribus/host/processes.ts';
 import { buildContainerSpec } from '@cribus/oci/build-spec.ts';
@@ -20,6 +21,7 @@ import { localhostSeccompPath, type SeccompChoice } from '@cribus/oci/seccomp.ts
 import type { BuiltSpec, HostFacts, NamespacePaths } from '@cribus/oci/spec-input.ts';
 import { appArmorFacts } from './apparmor.ts';
 import { cdiVolumes, readCdiDevices, withCdiVolumes } from './cdi-devices.ts';
+import type { SpecRole } from './driver.ts';
 import { listHostDevices } from './host-facts.ts';
 import type { ImageVolumes } from './image-volumes.ts';
 import { resolveDevices } from './request-devices.ts';
@@ -89,7 +91,7 @@ export async function writeContainerSpec(
     group,
     devices: resolveDevices(record.id, config.devices),
     host: { ...facts, ...appArmor, devices },
-    cgroupsPath: cgroupsPath(worker, sandboxConfig, record.id),
+    cgroupsPath: cgroupsPath(worker, sandboxConfig, { id: record.id, kind: 'container' }),
     annotations: allowedAnnotations(worker, sandboxConfig, record),
     ...(localhostSeccomp === undefined ? {} : { localhostSeccomp }),
     ...(cdi === undefined ? {} : { cdi: withCdiVolumes(cdi, mapped.slice(mounts.length)) }),
@@ -122,15 +124,25 @@ export function sandboxFiles(worker: Worker, sandbox: SandboxRecord) {
   return { resolvConf, hostname, hosts, shm: hostIpc ? HOST_SHM : shm };
 }
 
-/** As the OCI runtime gets it (runtime-spec, config-linux.md; runc's docs/systemd.md). */
-export function cgroupsPath(worker: Worker, sandbox: PodSandboxConfig, id: string): string {
-  const { driver, root } = worker.service.config.cgroups;
+/**
+ * As the OCI runtime gets it (runtime-spec, config-linux.md; runc's docs/systemd.md), with a name that
+ * cAdvisor knows where the operator wants it. What is inside a Sentry has an empty cgroup, in which
+ * cAdvisor would only find zeros.
+ */
+export function cgroupsPath(
+  worker: Worker,
+  sandbox: PodSandboxConfig,
+  { id, kind }: { readonly id: string; readonly kind: SpecRole['kind'] },
+): string {
+  const { cgroups, kubelet } = worker.service.config;
   const parent = sandbox.linux?.cgroupParent ?? '';
-  if (driver === 'systemd') {
+  const counts = kind === 'sandbox-process' || worker.driver.statsSource === 'cgroup';
+  const shown = kubelet.cadvisor_socket !== '' && counts;
+  if (cgroups.driver === 'systemd') {
     const slice = parent === '' ? 'system.slice' : (parent.split('/').at(-1) ?? parent);
-    return `${slice}:cribus:${id}`;
+    return `${slice}:${shown ? CADVISOR_PREFIX : 'cribus'}:${id}`;
   }
-  return join('/', parent === '' ? root : parent, id);
+  return join('/', parent === '' ? cgroups.root : parent, shown ? cadvisorName(id) : id);
 }
 
 /** Which namespaces a container joins. */

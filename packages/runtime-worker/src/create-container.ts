@@ -304,7 +304,7 @@ async function reserve(
     imageRef: order.image.repoDigests[0] ?? order.image.id,
     logPath: logPathOf(sandboxConfig.logDirectory, config.logPath),
     resources: config.linux?.resources,
-    cgroupPath: pathOfCgroupsPath(cgroupsPath(worker, sandboxConfig, id)),
+    cgroupPath: pathOfCgroupsPath(cgroupsPath(worker, sandboxConfig, { id, kind: 'container' })),
     sandboxVersion: sandbox.version,
     layersDir: order.layersDir,
     layerNames: [...order.layerNames],

@@ -7,7 +7,7 @@ import {
   filesystemCapacity,
 } from '@cribus/host/directory-usage.ts';
 import type { Readings } from './background-readings.ts';
-import { placesOf, type Worker } from './worker.ts';
+import { type Worker, writableLayerOf } from './worker.ts';
 
 /** Walked for so long at once, with such a rest between: a fifth of one processor while it lasts. */
 const SLICE_MS = 4;
@@ -55,10 +55,9 @@ export function createLayerReadings(worker: Worker): LayerReadings {
     },
     read: async (id, signal) => {
       const wasOver = isOver(id);
-      const { upper } = placesOf(worker, id);
       const sampledAtNs = clock.nowNs();
       const options = { clock, signal, sliceMs: SLICE_MS, pauseMs: PAUSE_MS };
-      const { usedBytes, inodesUsed } = await directoryUsage(upper, options);
+      const { usedBytes, inodesUsed } = await directoryUsage(writableLayerOf(worker, id), options);
       const usage = { sampledAtNs, usedBytes, inodesUsed, ...filesystem(worker.paths.containers) };
       usages.set(id, LayerUsage.fromPartial(usage));
       if (wasOver) final.add(id);

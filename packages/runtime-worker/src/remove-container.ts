@@ -11,7 +11,7 @@ import { isLive } from './phases.ts';
 import { endRelays } from './relayed-stdio.ts';
 import { stopOne } from './stop-container.ts';
 import { withdraw } from './user-namespace.ts';
-import { placesOf, type Worker } from './worker.ts';
+import { placesOf, type Worker, writableLayerOf } from './worker.ts';
 
 /** An absent container is removed already. */
 export function removeContainer(worker: Worker): VerbHandler<'remove-container'> {
@@ -70,7 +70,7 @@ export async function takeAway(
   await removeTree(places.bundle);
   await Promise.all([
     worker.driver.sandboxModel === 'root-container' ? removeLocks(worker, record.id) : undefined,
-    removeTree(places.upper),
+    removeTree(writableLayerOf(worker, record.id)),
     removeTree(places.work),
     removeTree(places.persist),
     rm(join(worker.paths.exits, record.id), { force: true }),

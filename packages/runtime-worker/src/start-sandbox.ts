@@ -124,11 +124,15 @@ function newRecord(worker: Worker, { sandbox }: Order): ContainerRecord {
     cgroupPath:
       sandbox.config === undefined
         ? ''
-        : pathOfCgroupsPath(cgroupsPath(worker, sandbox.config, sandbox.id)),
+        : pathOfCgroupsPath(cgroupsPath(worker, sandbox.config, ownRole(sandbox))),
     sandboxVersion: sandbox.version,
     podName: sandbox.config?.metadata?.name ?? '',
     podNamespace: sandbox.config?.metadata?.namespace ?? '',
   });
+}
+
+function ownRole({ id }: SandboxRecord) {
+  return { id, kind: 'sandbox-process' } as const;
 }
 
 /** Answers the driver's further arguments for it. */
@@ -156,7 +160,7 @@ async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<rea
     ...(pod === undefined ? {} : { uidMappings: pod.uids, gidMappings: pod.gids }),
     host: facts,
     seccomp: await initSeccomp(worker, sandbox, facts),
-    cgroupsPath: cgroupsPath(worker, config, sandbox.id),
+    cgroupsPath: cgroupsPath(worker, config, ownRole(sandbox)),
     annotations: allowedSandboxAnnotations(worker, config),
   });
   const role = { kind: 'sandbox-process', sandboxId: sandbox.id, name: '' } as const;

@@ -1,5 +1,6 @@
 // What every verb of a runtime worker is given: one handler's stores, engine, locks and watches.
 
+import { existsSync } from 'node:fs';
 import type { VerbContext } from '@cribus/chassis/owner.ts';
 import type { KeyedLock, Semaphore } from '@cribus/chassis/queue.ts';
 import type { RecordStore } from '@cribus/chassis/records.ts';
@@ -55,6 +56,12 @@ export interface Worker {
 /** The places of one container. */
 export function placesOf(worker: Worker, id: string): ReturnType<typeof containerPaths> {
   return containerPaths(worker.service.config.roots, subjectToken(worker.handler), id);
+}
+
+/** The upper directory of a container's overlay. */
+export function writableLayerOf(worker: Worker, id: string): string {
+  const { upper, formerUpper } = placesOf(worker, id);
+  return existsSync(formerUpper) ? formerUpper : upper;
 }
 
 /** The record of a CRI container; not_found for an unknown id and for a sandbox's own process. */

@@ -59,6 +59,10 @@ await runService('cri-gateway', async (service) => {
   service.readiness('bus', () => bus.connected());
   exportViewMetrics(view, service.metrics);
 
+  if (config.kubelet.cadvisor_socket !== '') {
+    const { serveCadvisor } = await import('./cadvisor/serve-cadvisor.ts');
+    await serveCadvisor(service, view);
+  }
   const events = createEventHub({ view, clock, metrics: service.metrics });
   const streamUrl = await serveStreams(service, { view, owners });
   const statistics = createStatistics({

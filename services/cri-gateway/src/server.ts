@@ -1,17 +1,12 @@
 // The gRPC server on its unix socket.
 
-import { existsSync } from 'node:fs';
-import { mkdir, unlink } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
-import { dirname } from 'node:path';
+import { createServer } from 'node:net';
 import { Failure, GRPC_CODE } from '@cribus/contracts/failure.ts';
 import {
   ImageServiceService,
   RuntimeServiceService,
 } from '@cribus/contracts/gen/cri/v1/services.ts';
-import { SOCKET_PATH_BYTES_MAX } from '@cribus/contracts/paths.ts';
 import { MESSAGE_BYTES_MAX } from '@cribus/contracts/subjects.ts';
-import { isErrno } from '@cribus/host/errno.ts';
 import {
   Metadata,
   Server,
@@ -21,10 +16,9 @@ import {
 } from '@grpc/grpc-js';
 import { type Wrapping, wrapVerb } from './call.ts';
 import { wrapStream } from './stream-call.ts';
+import { listenAsRoot, preparePath } from './unix-socket.ts';
 import { type CriVerbTable, criVerbs, ENCODED_METHODS, type Missing } from './verb-table.ts';
 
-/** Only root talks to the runtime. */
-const SOCKET_UMASK = 0o177;
 /** A kubelet and a few tools; more streams than that on one connection wait. */
 const STREAMS_MAX = 1_000;
 
@@ -83,54 +77,18 @@ async function adoptSocket(server: Server, fd: number): Promise<() => void> {
 }
 
 async function bindSocket(server: Server, path: string): Promise<() => void> {
-  checkSocketPath(path);
-  await mkdir(dirname(path), { recursive: true });
-  await removeStaleSocket(path);
-  const umask = process.umask(SOCKET_UMASK);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.bindAsync(`unix:${path}`, ServerCredentials.createInsecure(), (error) => {
-        if (error === null) resolve();
-        else reject(new Failure('wrong_state', `${path}: ${error.message}`, { stage: 'listen' }));
-      });
-    });
-  } finally {
-    process.umask(umask);
-  }
+  await preparePath(path, 'gateway.socket');
+  await listenAsRoot(
+    () =>
+      new Promise<void>((resolve, reject) => {
+        server.bindAsync(`unix:${path}`, ServerCredentials.createInsecure(), (error) => {
+          if (error === null) resolve();
+          else reject(new Failure('wrong_state', `${path}: ${error.message}`, { stage: 'listen' }));
+        });
+      }),
+  );
   // grpc-js stops listening with the server.
   return () => undefined;
-}
-
-/** Raises invalid_argument for a path that Linux would cut (unix(7)). */
-export function checkSocketPath(path: string): void {
-  const bytes = Buffer.byteLength(path);
-  if (bytes <= SOCKET_PATH_BYTES_MAX) return;
-  throw new Failure(
-    'invalid_argument',
-    `${path} has ${bytes} bytes; a unix socket's path has at most ${SOCKET_PATH_BYTES_MAX}`,
-    { stage: 'gateway.socket' },
-  );
-}
-
-/** A socket that nobody answers on is left over from a process that was killed. */
-async function removeStaleSocket(path: string): Promise<void> {
-  if (!existsSync(path)) return;
-  const answered = await new Promise<boolean>((resolve) => {
-    const probe = connect(path);
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once('error', () => resolve(false));
-  });
-  if (answered) {
-    throw new Failure('already_exists', `another server answers on ${path}`, { stage: 'listen' });
-  }
-  try {
-    await unlink(path);
-  } catch (error) {
-    if (!isErrno(error, 'ENOENT')) throw error;
-  }
 }
 
 /** The server with both services, not listening yet. */

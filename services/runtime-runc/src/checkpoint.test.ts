@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import type { VerbContext } from '@cribus/chassis/owner.ts';
 import { ContainerConfig, ImageSpec } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { ContainerPhase, ImageRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import { WRITABLE_LAYER } from '@cribus/contracts/paths.ts';
 import type { VerbName } from '@cribus/contracts/subjects.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { openWorkerFixture, type WorkerFixture } from '@cribus/runtime-worker/worker-fixture.ts';
@@ -106,7 +107,7 @@ describe('checkpoints of containers under runc', () => {
       'echo changed >>/etc/passwd; mkdir -p /new/dir; echo hi >/new/dir/file; rm /bin/yes; sleep 1000';
     const id = await fixture.create(name, { command: ['sh', '-c', script] });
     await start(id);
-    const upper = join(fixture.worker.paths.containers, id, 'upper');
+    const upper = join(fixture.worker.paths.containers, id, WRITABLE_LAYER);
     while (!existsSync(join(upper, 'bin/yes')) && !readdirSync(upper).includes('bin')) {
       await systemClock.sleep(20);
     }

@@ -2,6 +2,7 @@
 // kubelet's business.
 
 import { join } from 'node:path';
+import { cadvisorName, pathOfParent } from '@cribus/host/cgroup-slices.ts';
 import type { CgroupHost } from '@cribus/host/cgroups.ts';
 
 /**
@@ -23,4 +24,14 @@ export function cgroupsAbove(cgroup: string): string[] {
 /** The topmost of the cgroups above one that is in no hierarchy; empty where none is absent. */
 export function topmostAbsent(cgroups: Pick<CgroupHost, 'isAbsent'>, cgroup: string): string {
   return cgroupsAbove(cgroup).findLast((above) => cgroups.isAbsent(above)) ?? '';
+}
+
+/**
+ * Where cAdvisor finds the network of a pod: it wants a cgroup for the sandbox itself, which has none
+ * where it has no process. Empty for a pod without a cgroup, and for one in the host's network, whose
+ * figures are the host's.
+ */
+export function metricsCgroup(id: string, pod: { parent: string; hostNetwork: boolean }): string {
+  const parent = pathOfParent(pod.parent);
+  return parent === '' || pod.hostNetwork ? '' : `${parent}/${cadvisorName(id)}`;
 }

@@ -3,6 +3,7 @@
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { hostname as hostHostname } from 'node:os';
+import { basename, dirname } from 'node:path';
 import { type Rollback, withRollback } from '@cribus/chassis/rollback.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import {
@@ -15,13 +16,19 @@ import { createUserNamespace } from '@cribus/host/user-namespaces.ts';
 import { hostFailure } from './host-failure.ts';
 import { attach, networkIntent } from './network/attachment.ts';
 import { capabilityArgs, hostPorts } from './network/capabilities.ts';
-import { topmostAbsent } from './pod-cgroup.ts';
+import { metricsCgroup, topmostAbsent } from './pod-cgroup.ts';
 import { mountShm, nameInHosts, type Owner, podPaths, writePodFiles } from './pod-files.ts';
 import { askWorker, type Caller, type SandboxDeps } from './sandbox-deps.ts';
 import type { SandboxPlan } from './sandbox-plan.ts';
 import { updateSandbox } from './sandbox-update.ts';
 import { sysctlFile } from './sysctls.ts';
-import { detachNetwork, removeCgroup, removePins, removePodDirectory } from './tear-down.ts';
+import {
+  detachNetwork,
+  removeCgroup,
+  removeMetricsCgroup,
+  removePins,
+  removePodDirectory,
+} from './tear-down.ts';
 
 /** Of the record's layout. */
 export const SANDBOX_FORMAT = 1;
@@ -68,6 +75,8 @@ function firstRecord(deps: SandboxDeps, { id, plan, operation }: Creation): Sand
   const { cgroup } = plan;
   const cgroupCreated = cgroup !== undefined && deps.cgroups.isAbsent(cgroup);
   const cgroupCreatedFrom = cgroup === undefined ? '' : topmostAbsent(deps.cgroups, cgroup);
+  const shown = deps.service.config.kubelet.cadvisor_socket !== '';
+  const parent = plan.config.linux?.cgroupParent ?? '';
   return SandboxRecord.fromPartial({
     format: SANDBOX_FORMAT,
     id,
@@ -86,6 +95,7 @@ function firstRecord(deps: SandboxDeps, { id, plan, operation }: Creation): Sand
     directory: paths.directory,
     cgroupCreated,
     cgroupCreatedFrom,
+    metricsCgroup: shown ? metricsCgroup(id, { parent, hostNetwork: plan.hostNetwork }) : '',
     operation: { ...operation, verb: 'run-pod-sandbox' },
   });
 }
@@ -245,6 +255,10 @@ async function startAndFinish(
       stage: 'start-sandbox',
     });
   }
+  if (process === undefined) {
+    rollback.add('remove the cgroup for metrics', () => removeMetricsCgroup(deps, record));
+    makeMetricsCgroup(deps, caller, record);
+  }
   const finishedAtNs = deps.service.clock.nowNs();
   const ready = await updateSandbox(deps, {
     id: record.id,
@@ -258,6 +272,17 @@ async function startAndFinish(
   });
   if (ready === undefined) throw new Error(`the record of sandbox ${record.id} went while locked`);
   return ready;
+}
+
+/** A pod runs without one too; where nobody made the pod's cgroup yet there is none either. */
+function makeMetricsCgroup(deps: SandboxDeps, caller: Caller, record: SandboxRecord): void {
+  const { id, metricsCgroup: cgroup } = record;
+  if (cgroup === '') return;
+  try {
+    deps.cgroups.createBelow(dirname(cgroup), basename(cgroup));
+  } catch (error) {
+    caller.log.warn({ pod_sandbox_id: id, cgroup, error }, 'cAdvisor will not find its network');
+  }
 }
 
 /** The last undo: drops the record, or keeps it where something could not be undone. */

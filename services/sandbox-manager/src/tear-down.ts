@@ -50,6 +50,11 @@ export async function removePins(
   await removeTree(paths.pins);
 }
 
+/** With a sandbox's process it is the cgroup of that, which its worker removes. */
+export function removeMetricsCgroup(deps: SandboxDeps, { metricsCgroup }: SandboxRecord): void {
+  if (metricsCgroup !== '') deps.cgroups.removeEmpty(metricsCgroup);
+}
+
 /** Everything but the record's own file, which goes last; then the directory with it. */
 export async function removePodDirectory(
   deps: SandboxDeps,
@@ -143,7 +148,10 @@ export async function stopSandbox(
     end.status === 'rejected' ? [errorText(end.reason)] : [],
   );
   const done = failures.length === 0;
-  if (done) await removePins(deps, record);
+  if (done) {
+    removeMetricsCgroup(deps, record);
+    await removePins(deps, record);
+  }
   await updateSandbox(deps, {
     id,
     changed,
@@ -188,6 +196,7 @@ export async function removeSandbox(deps: SandboxDeps, caller: Caller, id: strin
     await stopSandbox(deps, caller, { id, phase: 'removing' });
   }
   await askWorker(caller, 'remove-sandbox', { record: found, request: { podSandboxId: id } });
+  removeMetricsCgroup(deps, found);
   await removePins(deps, found);
   // One sandbox at a time: an heir of a cgroup must not be on its own last steps.
   await deps.updates.run(CGROUP_HEIRS, async () => {

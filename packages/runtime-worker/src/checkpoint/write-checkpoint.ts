@@ -7,7 +7,7 @@ import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/p
 import { basename, dirname, join } from 'node:path';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { readFileIfExists, removeTree } from '@cribus/host/files.ts';
-import { placesOf, type Worker } from '../worker.ts';
+import { placesOf, type Worker, writableLayerOf } from '../worker.ts';
 import { archiveInto } from './archive-file.ts';
 import { CONTAINER_LOG, CRIU_IMAGES, DELETED_FILES, ROOTFS_DIFF } from './format.ts';
 import { metadataOf } from './metadata.ts';
@@ -96,7 +96,7 @@ async function dump(worker: Worker, { id }: ContainerRecord, { work, signal }: P
 }
 
 async function gatherFiles(worker: Worker, record: ContainerRecord, { work, signal }: Place) {
-  const { upper, bundle } = placesOf(worker, record.id);
+  const { bundle } = placesOf(worker, record.id);
   const spec = JSON.parse(await readFile(join(bundle, 'config.json'), 'utf8')) as {
     readonly mounts: readonly { readonly destination: string }[];
   };
@@ -106,7 +106,7 @@ async function gatherFiles(worker: Worker, record: ContainerRecord, { work, sign
     const archive = archiveInto(out, { nowNs, signal });
     const deleted = await writeRootfsDiff(
       {
-        upper,
+        upper: writableLayerOf(worker, record.id),
         lowers: record.layerNames.map((name) => join(record.layersDir, name)),
         skip: new Set(spec.mounts.map(({ destination }) => destination)),
       },
