@@ -1,7 +1,6 @@
 // Connections that are forwarded into pods, over SPDY and over SPDY in a WebSocket.
 
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { createServer, type Server } from 'node:net';
 import {
   NamespaceMode,
@@ -9,22 +8,19 @@ import {
   StopPodSandboxRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { dialChannels } from '@cribus/cri-gateway/streaming/testing/channel-client.ts';
-import { deferred } from '@cribus/cri-gateway/streaming/testing/deferred.ts';
 import type {
   SpdyTestClient,
   TestStream,
 } from '@cribus/cri-gateway/streaming/testing/spdy-client.ts';
 import { describe, it } from 'mocha';
 import { failureOf } from './harness/image-calls.ts';
+import { GIB, watchLargeTransfer } from './harness/large-transfer.ts';
 import { exec, runPod } from './harness/pods.ts';
 import { eventually, readLog } from './harness/stack.ts';
-import { forward, openForwarding, pumpBytes, residentMib } from './harness/streams.ts';
+import { forward, openForwarding, pumpBytes } from './harness/streams.ts';
 import { HANDLERS, stackSuite } from './harness/suite.ts';
 
 const MIB = 1024 * 1024;
-const GIB = 1024 * MIB;
-/** What a relay may grow by while a gibibyte goes through it. */
-const GROWTH_MIB_MAX = 64;
 const PORTS = [8080, 8081, 8082, 8083, 8084, 8085, 8086, 8087, 8088, 8089] as const;
 /**
  * Each of the ports sends one connection after another back what it gets, until the client ends it.
@@ -131,30 +127,12 @@ describe('forwarded ports', () => {
     const pids = [await stack.pidOf('cri-gateway'), await stack.pidOf('runtime-runc')];
     const client = await openForwarding(cri, pod.podId);
     const data = await connected(client, 8080);
-    const digest = createHash('sha256');
-    const first: number[] = [];
-    const done = deferred();
-    let received = 0;
-    let peaks = pids.map(() => 0);
-    data.onData((piece) => {
-      digest.update(piece);
-      const before = received;
-      received += piece.length;
-      if (before < GIB / 16 && received >= GIB / 16) first.push(...pids.map(residentMib));
-      if (received === GIB) done.resolve();
-      if (received >> 22 !== before >> 22) {
-        peaks = pids.map((pid, at) => Math.max(peaks[at] ?? 0, residentMib(pid)));
-      }
-    });
+    const transfer = watchLargeTransfer(pids);
+    data.onData(transfer.take);
     const { socket } = client.wire;
     const sent = pumpBytes({ write: data.write, end: () => undefined, socket }, GIB);
-    await Promise.race([done.promise, data.ended]);
-    assert.equal(received, GIB);
-    assert.equal(digest.digest('hex'), await sent);
-    for (const [at, peak] of peaks.entries()) {
-      const growth = peak - (first[at] ?? 0);
-      assert.ok(growth < GROWTH_MIB_MAX, `grew by ${growth} MiB to ${peak}`);
-    }
+    await Promise.race([transfer.whole, data.ended]);
+    await transfer.assertIntactAndFlat(sent);
     client.destroy();
   }).timeout(180_000);
 

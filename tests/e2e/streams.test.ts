@@ -2,19 +2,18 @@
 // file of their own.
 
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ContainerState, ExecRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { dialSpdy, UpgradeRefused } from '@cribus/cri-gateway/streaming/testing/spdy-client.ts';
 import { describe, it } from 'mocha';
 import { failureOf } from './harness/image-calls.ts';
+import { GIB, watchLargeTransfer } from './harness/large-transfer.ts';
 import { containerStatus, runPod } from './harness/pods.ts';
 import { eventually, readLog } from './harness/stack.ts';
 import {
   openStreams,
   pumpBytes,
-  residentMib,
   SPDY_PROTOCOLS,
   streamUrl,
   type Transport,
@@ -23,9 +22,6 @@ import {
 import { HANDLERS, stackSuite } from './harness/suite.ts';
 
 const SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
-const GIB = 1024 * 1024 * 1024;
-/** What a relay may grow by while a gibibyte goes through it. */
-const GROWTH_MIB_MAX = 64;
 const PROTOCOLS: readonly (readonly [Transport, string])[] = [
   ...SPDY_PROTOCOLS.map((protocol) => ['SPDY', protocol] as const),
   ...WEBSOCKET_PROTOCOLS.map((protocol) => ['WebSocket', protocol] as const),
@@ -208,28 +204,11 @@ describe('the streams of exec and attach', () => {
     const { containerId } = await runPod(stack, { image, script: SLEEP });
     const pids = [await stack.pidOf('cri-gateway'), await stack.pidOf('runtime-runc')];
     const streams = await openStreams(cri, { containerId, cmd: ['cat'], stdin: true });
-    const digest = createHash('sha256');
-    let received = 0;
-    let peaks = pids.map(() => 0);
-    streams.onOutput((piece) => {
-      digest.update(piece);
-      const before = received;
-      received += piece.length;
-      // Looked at every 16 MiB; what the first 64 MiB load and warm up is no growth.
-      if (received >> 24 !== before >> 24) {
-        peaks = pids.map((pid, at) => Math.max(peaks[at] ?? 0, residentMib(pid)));
-      }
-      if (before < GIB / 16 && received >= GIB / 16) first.push(...pids.map(residentMib));
-    });
-    const first: number[] = [];
+    const transfer = watchLargeTransfer(pids);
+    streams.onOutput(transfer.take);
     const sent = pumpBytes({ ...streams, end: streams.endInput }, GIB);
     assert.equal((await streams.end).exitCode, 0);
-    assert.equal(received, GIB);
-    assert.equal(digest.digest('hex'), await sent);
-    for (const [at, peak] of peaks.entries()) {
-      const growth = peak - (first[at] ?? 0);
-      assert.ok(growth < GROWTH_MIB_MAX, `grew by ${growth} MiB to ${peak}`);
-    }
+    await transfer.assertIntactAndFlat(sent);
     streams.destroy();
   }).timeout(180_000);
 

@@ -1,7 +1,6 @@
 // Exec and attach as a client of any protocol sees them: one shape for SPDY and WebSockets.
 
 import { createCipheriv, createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import {
   AttachRequest,
@@ -195,10 +194,4 @@ export function pumpBytes(
     };
     go();
   });
-}
-
-/** The resident memory of a process in MiB (proc(5), VmRSS). */
-export function residentMib(pid: number): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024;
 }
