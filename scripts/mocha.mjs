@@ -12,9 +12,11 @@ const SUITES = {
     'tests/tidy/**/*.test.ts',
     'tests/bench/**/*.test.ts',
     'tests/conformance/**/*.test.ts',
+    'tests/vm/*.test.ts',
     'deploy/**/*.test.ts',
   ],
   e2e: ['tests/e2e/**/*.test.ts'],
+  kubelet: ['tests/kubelet/*.test.ts'],
   faults: ['tests/faults/**/*.test.ts'],
 };
 
@@ -23,7 +25,7 @@ const patterns = SUITES[suite] ?? [suite];
 const args = [
   join(root, 'node_modules/mocha/bin/mocha.js'),
   '--timeout',
-  suite === 'unit' ? '20000' : '120000',
+  suite === 'unit' ? '60000' : '300000',
   '--exit',
   // Unit tests wait for programs more than they compute, and share nothing; the others look at the
   // whole host for what they may have left.

@@ -106,7 +106,7 @@ describe('log rotation', () => {
         readdirSync(dirname(logPath)).map((name) => join(dirname(logPath), name)),
         [logPath, ...files.slice(0, -1)].sort(),
       );
-    }).timeout(120_000);
+    });
   }
 
   it('keeps every line when the log is reopened fifty times without having been renamed', async () => {

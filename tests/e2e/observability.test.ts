@@ -109,8 +109,7 @@ async function logOf(service: string): Promise<readonly LogLine[]> {
 }
 
 describe('what a node tells of itself', () => {
-  before(async function () {
-    this.timeout(120_000);
+  before(async () => {
     host = snapshotHost();
     registry = await startTestRegistry();
     stack = await startStack();
@@ -126,8 +125,7 @@ describe('what a node tells of itself', () => {
     await sleep(2_500);
   });
 
-  after(async function () {
-    this.timeout(60_000);
+  after(async () => {
     await prometheus?.stop();
     await stack?.destroy();
     await registry?.stop();

@@ -134,7 +134,7 @@ describe('forwarded ports', () => {
     await Promise.race([transfer.whole, data.ended]);
     await transfer.assertIntactAndFlat(sent);
     client.destroy();
-  }).timeout(180_000);
+  });
 
   // Only this way: writing to a full socket, too, a program in such a Sentry gets EAGAIN for.
   it('carry 32 MiB into a pod of gvisor intact', async () => {
@@ -158,7 +158,7 @@ describe('forwarded ports', () => {
     await eventually('the digest', async () => {
       return (await readLog(pod.logPath)).some((line) => line.text === `${sent}  -`);
     });
-  }).timeout(180_000);
+  });
 
   it('reach the host from a pod on its network, also where only loopback is listened on', async () => {
     const { stack, cri, image } = suite;

@@ -77,8 +77,7 @@ describe('the secrets of registries', () => {
   let pod: RunningPod;
   const answers: unknown[] = [];
 
-  before(async function () {
-    this.timeout(90_000);
+  before(async () => {
     host = snapshotHost();
     directory = await mkdtemp(join(tmpdir(), 'cribus-htpasswd-'));
     const htpasswd = join(directory, 'htpasswd');
@@ -99,8 +98,7 @@ describe('the secrets of registries', () => {
     await work();
   });
 
-  after(async function () {
-    this.timeout(60_000);
+  after(async () => {
     await stack?.destroy();
     await registry?.stop();
     if (directory !== undefined) await rm(directory, { recursive: true });

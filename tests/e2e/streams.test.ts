@@ -210,7 +210,7 @@ describe('the streams of exec and attach', () => {
     assert.equal((await streams.end).exitCode, 0);
     await transfer.assertIntactAndFlat(sent);
     streams.destroy();
-  }).timeout(180_000);
+  });
 
   it('leave no process of a finished command on the host', async () => {
     const { stack, cri, image } = suite;

@@ -35,8 +35,7 @@ describe('with OTEL_EXPORTER_OTLP_ENDPOINT', () => {
   let receiver: OtlpReceiver;
   let pod: RunningPod;
 
-  before(async function () {
-    this.timeout(60_000);
+  before(async () => {
     host = snapshotHost();
     receiver = await startOtlpReceiver();
     registry = await startTestRegistry();
@@ -54,8 +53,7 @@ describe('with OTEL_EXPORTER_OTLP_ENDPOINT', () => {
     });
   });
 
-  after(async function () {
-    this.timeout(60_000);
+  after(async () => {
     await stack?.destroy();
     await registry?.stop();
     await receiver?.stop();
@@ -141,8 +139,7 @@ describe('with OTEL_EXPORTER_OTLP_ENDPOINT', () => {
     assert.deepEqual([...new Set(receiver.requests)], ['/v1/traces']);
   });
 
-  it('has the SDK in each process, which shows that the search below would find it', async function () {
-    this.timeout(60_000);
+  it('has the SDK in each process, which shows that the search below would find it', async () => {
     for (const service of SERVICES) {
       assert.ok(memoryHolds(await stack.pidOf(service), ONLY_IN_SDK), service);
     }
@@ -150,8 +147,7 @@ describe('with OTEL_EXPORTER_OTLP_ENDPOINT', () => {
 });
 
 describe('without the OTEL_* environment', () => {
-  it('loads nothing of the SDK into any service, whatever it does', async function () {
-    this.timeout(60_000);
+  it('loads nothing of the SDK into any service, whatever it does', async () => {
     const bundles = readdirSync(join(PROJECT_ROOT, 'dist'));
     const holding = bundles.filter((name) =>
       readFileSync(join(PROJECT_ROOT, 'dist', name), 'latin1').includes(ONLY_IN_SDK),

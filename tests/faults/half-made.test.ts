@@ -23,7 +23,7 @@ import {
   type FaultNode,
   killAll,
   type PartName,
-  RECOVERY_MS,
+  recoveryMs,
   startFaultNode,
 } from './harness/fault-node.ts';
 import { assertSameFootprint, footprint, type Places, placesOf } from './harness/footprint.ts';
@@ -83,7 +83,7 @@ describe('owners killed while things are made and removed', () => {
         const request = RemovePodSandboxRequest.fromPartial({ podSandboxId });
         await node.stack.cri.call('removePodSandbox', request);
       },
-      sinceMs + 2 * RECOVERY_MS,
+      sinceMs + 2 * recoveryMs(),
     );
 
   /**

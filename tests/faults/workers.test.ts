@@ -25,7 +25,7 @@ import {
 import {
   type FaultNode,
   killAll,
-  RECOVERY_MS,
+  recoveryMs,
   startFaultNode,
   upPid,
 } from './harness/fault-node.ts';
@@ -84,7 +84,7 @@ describe('workers that come and go', () => {
     const observer = observe(stack.cri.endpoint, pods);
     killAll([first]);
     const sinceMs = performance.now();
-    await eventually('exec works again', () => execWorks('runc'), RECOVERY_MS);
+    await eventually('exec works again', () => execWorks('runc'), recoveryMs());
     console.log(`      ${Math.round(performance.now() - sinceMs)} ms`);
     assert.equal(await servingPid(node, 'runtime.runc'), standby.pid);
     const { podId } = await runPod(stack, { image: node.image, script: 'sleep 1000' });
@@ -133,7 +133,7 @@ describe('workers that come and go', () => {
     assert.ok(await execWorks('runc'), 'the other handler works on');
 
     byHand.push(startByHand(stack, command));
-    await eventually('exec works again', () => execWorks('gvisor'), RECOVERY_MS);
+    await eventually('exec works again', () => execWorks('gvisor'), recoveryMs());
     assert.ok((await advertised()).includes('gvisor'));
     assert.deepEqual((await observer.stop()).wrong, []);
     await untouched();

@@ -2,7 +2,7 @@
 
 import { get } from 'node:http';
 
-const TIMEOUT_MS = 3_000;
+const TIMEOUT_MS = 10_000;
 
 /** Answers the body; a new connection each time. */
 export function fetchText(url: string): Promise<string> {

@@ -9,6 +9,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type Cri, connectCri } from './cri.ts';
+import { patient } from './patience.ts';
 
 export const PROJECT_ROOT = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))));
 export const CRIBUS = join(PROJECT_ROOT, 'bin', 'cribus');
@@ -125,7 +126,7 @@ export async function eventually<T>(
   check: () => Promise<T | undefined | false>,
   budgetMs = 10_000,
 ): Promise<T> {
-  const deadline = performance.now() + budgetMs;
+  const deadline = performance.now() + patient(budgetMs);
   let last: unknown;
   for (;;) {
     try {
