@@ -1,0 +1,91 @@
+// `npm run e2e:kubelet [MOCHA ARGUMENT...]`: runs the kubelet of the PATH against stacks of their own,
+// in namespaces of their own, so that nothing that it changes or leaves is the machine's.
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { setupOrExit } from './setup.mjs';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const OLDEST = [1, 34];
+const ARCHITECTURE = process.arch === 'x64' ? 'amd64' : process.arch;
+const HOW_TO_GET_IT = `Take one of 1.34 or later, as https://dl.k8s.io/v1.36.2/bin/linux/${ARCHITECTURE}/kubelet, or build
+it with Go from a checkout of Kubernetes (make WHAT=cmd/kubelet), and put it on the PATH.`;
+/** Pod, monitor and engine cgroups of a run are all below it. */
+const CGROUP = `cribus-kubelet-${process.pid}`;
+
+function refuse(sentence) {
+  console.error(sentence);
+  process.exit(1);
+}
+
+/** As 1.36.2. */
+function kubeletVersion() {
+  const asked = spawnSync('kubelet', ['--version'], { encoding: 'utf8' });
+  if (asked.error?.code === 'ENOENT') refuse(`There is no kubelet on the PATH. ${HOW_TO_GET_IT}`);
+  const [, version, major, minor] = /v((\d+)\.(\d+)\S*)/.exec(asked.stdout ?? '') ?? [];
+  if (version === undefined) refuse(`The kubelet on the PATH tells no version. ${HOW_TO_GET_IT}`);
+  const old =
+    Number(major) < OLDEST[0] || (Number(major) === OLDEST[0] && Number(minor) < OLDEST[1]);
+  if (old)
+    refuse(`The kubelet on the PATH is of version ${version}, which is too old. ${HOW_TO_GET_IT}`);
+  return version;
+}
+
+// What a kubelet does to its machine happens here to what is mounted over it: directories that it has
+// fixed names for, and sysctls, which it finds as it wants them. The bridge gives the node its address.
+const PREPARE = `
+set -e
+ip link set lo up
+ip link add node0 type bridge
+ip address add 192.0.2.10/24 dev node0
+ip link set node0 up
+mount --bind "$0/var-log" /var/log
+mount --bind "$0/var-lib" /var/lib
+for setting in vm/overcommit_memory=1 kernel/panic=10 kernel/panic_on_oops=1; do
+  file="$0/sysctl/$(basename "\${setting%=*}")"
+  echo "\${setting#*=}" >"$file"
+  mount --bind "$file" "/proc/sys/\${setting%=*}"
+done
+exec catatonit -- "$@"`;
+
+const version = kubeletVersion();
+if (process.geteuid?.() !== 0) refuse('It needs root: a kubelet does. Try it with sudo.');
+await setupOrExit();
+console.log(`· The kubelet of the PATH is of version ${version}`);
+// Short, as unix sockets are below it.
+const scratch = mkdtempSync(join(tmpdir(), 'cribus-k-'));
+for (const name of ['var-log', 'var-lib', 'sysctl', 'tmp']) mkdirSync(join(scratch, name));
+const tests = [process.execPath, join(root, 'scripts', 'mocha.mjs'), 'kubelet'];
+const namespaces = ['--mount', '--pid', '--net', '--fork', '--mount-proc', '--kill-child'];
+const child = spawn(
+  'unshare',
+  [...namespaces, 'sh', '-c', PREPARE, scratch, ...tests, ...process.argv.slice(2)],
+  {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    // Away from the terminal's Ctrl-C: it is ended as a whole, with its pods.
+    detached: true,
+    env: { ...process.env, TMPDIR: join(scratch, 'tmp'), CRIBUS_KUBELET_CGROUP: `/${CGROUP}` },
+  },
+);
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(name, () => child.kill('SIGKILL'));
+child.on('exit', (code) => {
+  removeCgroups();
+  rmSync(scratch, { recursive: true, force: true });
+  process.exitCode = code ?? 130;
+});
+
+/** Empty by now, as all processes are gone; deepest first. */
+function removeCgroups() {
+  const remove = (directory) => {
+    if (!existsSync(directory)) return;
+    for (const entry of readdirSync(directory, { withFileTypes: true })) {
+      if (entry.isDirectory()) remove(join(directory, entry.name));
+    }
+    rmdirSync(directory);
+  };
+  const top = '/sys/fs/cgroup';
+  remove(join(top, CGROUP));
+  for (const hierarchy of readdirSync(top)) remove(join(top, hierarchy, CGROUP));
+}
