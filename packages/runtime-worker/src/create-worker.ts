@@ -1,6 +1,7 @@
 // Puts one handler's worker together: probe, directories, records, engine, locks and watches.
 
 import { mkdir } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { openEpoch } from '@cribus/chassis/owner.ts';
 import { createKeyedLock, createSemaphore } from '@cribus/chassis/queue.ts';
 import { createRecordStore } from '@cribus/chassis/records.ts';
@@ -24,7 +25,8 @@ import type { Worker } from './worker.ts';
 const PROBE_BUDGET_MS = 60_000;
 const REPORT_RETRY_MS = 2_000;
 /** Of a hundred probes that come at one moment; more engines at once only take each other's time. */
-const EXEC_STARTS_AT_ONCE = 8;
+const EXEC_STARTS_PER_PROCESSOR = 2;
+const EXEC_STARTS_MIN = 4;
 
 /** A worker with the epoch that its store was opened with. */
 export interface OpenedWorker extends Worker {
@@ -89,7 +91,9 @@ export async function createWorker(
     lifecycle: createKeyedLock(),
     exits,
     sessions: createSessions(service, paths.sessionSocket),
-    execStarts: createSemaphore(EXEC_STARTS_AT_ONCE),
+    execStarts: createSemaphore(
+      Math.max(EXEC_STARTS_MIN, EXEC_STARTS_PER_PROCESSOR * availableParallelism()),
+    ),
     creations: new Map(),
     fenced: new Set(),
     released: new Set(),

@@ -17,11 +17,18 @@ const RUN_POD_MS = 240_000;
 const UNBOUNDED_MS = 600_000;
 const GRPC_NOT_FOUND = 5;
 
+export interface Asked {
+  readonly method: Method;
+  readonly request: object;
+}
+
 /** Asks with the kubelet's deadline for the method, and counts. */
 export class KubeletClient {
   readonly #cri: Cri;
   /** How often each method was asked. */
   readonly counts = new Map<Method, number>();
+  /** All of it, in order. */
+  readonly asked: Asked[] = [];
 
   constructor(cri: Cri) {
     this.#cri = cri;
@@ -36,6 +43,7 @@ export class KubeletClient {
     request: RequestOfMethod<M>,
   ): Promise<ResponseOfMethod<M>> {
     this.counts.set(method, this.count(method) + 1);
+    this.asked.push({ method, request });
     const response = await this.#cri.call(method, request, {
       timeoutMs: deadlineMs(method, request),
     });
