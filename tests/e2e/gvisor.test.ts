@@ -25,6 +25,7 @@ import { assertNothingLeaked, type HostSnapshot, snapshotHost } from './harness/
 import {
   containerStatus,
   exec,
+  pidOf,
   podConfig,
   pull,
   runPod,
@@ -50,10 +51,6 @@ describe('pods in gVisor', () => {
         return false;
       }
     });
-  const pidOf = async (containerId: string): Promise<number> => {
-    const { info } = await suite.cri.call('containerStatus', { containerId, verbose: true });
-    return (JSON.parse(info['info'] ?? '') as { pid: number }).pid;
-  };
 
   it('runs the containers of a pod in one Sentry, where they reach each other on 127.0.0.1', async () => {
     const { stack, cri, image } = suite;
@@ -69,7 +66,7 @@ describe('pods in gVisor', () => {
       pod.config,
     );
     assert.equal(sentries().length, 1);
-    assert.equal(await pidOf(pod.containerId), await pidOf(second));
+    assert.equal(await pidOf(suite.cri, pod.containerId), await pidOf(suite.cri, second));
     const ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc 127.0.0.1 8080";
     await eventually('an answer on 127.0.0.1', async () =>
       (await exec(cri, second, ['sh', '-c', ask])).stdout.endsWith('hello from a pod\n'),

@@ -29,7 +29,7 @@ import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { after, before, describe, it } from 'mocha';
 import { fetchText } from './harness/http.ts';
 import { busyboxLayer } from './harness/images.ts';
-import { containerStatus, exec, pull } from './harness/pods.ts';
+import { containerStatus, exec, pidOf, pull } from './harness/pods.ts';
 import { play, type Recorded, recordedPod } from './harness/recorded.ts';
 import { eventually, readLog } from './harness/stack.ts';
 import { stackSuite } from './harness/suite.ts';
@@ -42,8 +42,7 @@ describe('requests of a real kubelet', () => {
   before(() => {
     directory = mkdtempSync(join(tmpdir(), 'cribus-kubelet-'));
     chmodSync(directory, 0o755);
-    for (const quality of ['besteffort', 'burstable'])
-      detectCgroups().create(`${CGROUP}/${quality}`);
+    for (const each of ['besteffort', 'burstable']) detectCgroups().create(`${CGROUP}/${each}`);
   });
   after(() => {
     detectCgroups().remove(CGROUP);
@@ -70,10 +69,6 @@ describe('requests of a real kubelet', () => {
       tag === 'P' ? text : `${text}\n`,
     );
     return pieces.join('').trimEnd().split('\n');
-  };
-  const pidOf = async (containerId: string): Promise<number> => {
-    const { info } = await suite.cri.call('containerStatus', { containerId, verbose: true });
-    return (JSON.parse(info['info'] ?? '') as { pid: number }).pid;
   };
 
   it('runs a plain pod with its environment, its hosts file and its image by id', async () => {
@@ -151,7 +146,7 @@ describe('requests of a real kubelet', () => {
     const { containerId, ip } = await play(suite, recorded('hostnet'));
     assert.equal(ip, '');
     const ofHost = readlinkSync('/proc/self/ns/net');
-    assert.equal(readlinkSync(`/proc/${await pidOf(containerId)}/ns/net`), ofHost);
+    assert.equal(readlinkSync(`/proc/${await pidOf(suite.cri, containerId)}/ns/net`), ofHost);
   });
 
   it('shares the processes of the host with hostPID', async () => {
@@ -224,7 +219,7 @@ describe('requests of a real kubelet', () => {
     const pod = recorded('lim');
     const { containerId } = await play(suite, pod);
     const parent = pod.run.config?.linux?.cgroupParent ?? '';
-    const lines = readFileSync(`/proc/${await pidOf(containerId)}/cgroup`, 'utf8');
+    const lines = readFileSync(`/proc/${await pidOf(suite.cri, containerId)}/cgroup`, 'utf8');
     assert.ok(lines.includes(`${parent}/`) && lines.includes(containerId), lines);
     const read = (v1: string, v2: string) => {
       const file = [`/sys/fs/cgroup/${v1}`, `/sys/fs/cgroup/${v2}`]
@@ -299,7 +294,9 @@ describe('requests of a real kubelet', () => {
   it('runs a guaranteed pod with overhead, clamping an oom_score_adj that the kernel refuses', async () => {
     const pod = recorded('rc');
     const { containerId, podId } = await play(suite, pod);
-    const adjust = Number(readFileSync(`/proc/${await pidOf(containerId)}/oom_score_adj`, 'utf8'));
+    const adjust = Number(
+      readFileSync(`/proc/${await pidOf(suite.cri, containerId)}/oom_score_adj`, 'utf8'),
+    );
     const own = Number(readFileSync('/proc/self/oom_score_adj', 'utf8'));
     assert.ok(adjust >= -997 && adjust <= Math.max(own, -997), `${adjust}`);
     const { status } = await suite.cri.call('podSandboxStatus', {

@@ -21,7 +21,14 @@ import {
   PodSandboxConfig,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { afterEach, describe, it } from 'mocha';
-import { containerStatus, exec, runPod, shellContainer, startContainer } from './harness/pods.ts';
+import {
+  containerStatus,
+  exec,
+  pidOf,
+  runPod,
+  shellContainer,
+  startContainer,
+} from './harness/pods.ts';
 import { eventually } from './harness/stack.ts';
 import { HOST_KERNEL_HANDLERS, stackSuite } from './harness/suite.ts';
 
@@ -74,10 +81,6 @@ for (const handler of HOST_KERNEL_HANDLERS) {
       return (stdout + stderr).trim().replaceAll(/[ \t]+/g, ' ');
     };
 
-    const pidOf = async (containerId: string) => {
-      const { info } = await suite.cri.call('containerStatus', { containerId, verbose: true });
-      return (JSON.parse(info['info'] ?? '') as { pid: number }).pid;
-    };
     const podOf = async (podSandboxId: string) => {
       const { status } = await suite.cri.call('podSandboxStatus', { podSandboxId, verbose: false });
       return PodSandboxConfig.fromPartial({ metadata: status?.metadata });
@@ -89,7 +92,7 @@ for (const handler of HOST_KERNEL_HANDLERS) {
         await shell(containerId, 'cat /proc/self/uid_map /proc/self/gid_map; id -u'),
         `0 ${HOST_ID} 65536\n 0 ${HOST_ID} 65536\n0`,
       );
-      assert.equal(statSync(`/proc/${await pidOf(containerId)}`).uid, HOST_ID);
+      assert.equal(statSync(`/proc/${await pidOf(suite.cri, containerId)}`).uid, HOST_ID);
       assert.equal(await shell(containerId, 'stat -c %u:%g / /bin /bin/sh'), '0:0\n0:0\n0:0');
       assert.equal(await shell(containerId, 'echo 1 >> /etc/passwd; touch /x; stat -c %u /x'), '0');
     });
@@ -251,7 +254,7 @@ for (const handler of HOST_KERNEL_HANDLERS) {
         await shell(host.containerId, 'cat /proc/self/uid_map; cat /sys/class/net/lo/mtu; id -u'),
         `0 ${HOST_ID} 65536\n65536\n0`,
       );
-      const pid = await pidOf(host.containerId);
+      const pid = await pidOf(suite.cri, host.containerId);
       for (const kind of ['net', 'ipc', 'uts']) {
         const inode = (of: string | number) => readlinkSync(`/proc/${of}/ns/${kind}`);
         assert.equal(inode(pid), inode('self'), `${kind} is of the host`);

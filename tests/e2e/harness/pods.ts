@@ -127,6 +127,12 @@ export async function containerStatus(cri: Cri, containerId: string): Promise<Co
   return status;
 }
 
+/** The process of a container on the host, as its verbose status tells. */
+export async function pidOf(cri: Cri, containerId: string): Promise<number> {
+  const { info } = await cri.call('containerStatus', { containerId, verbose: true });
+  return (JSON.parse(info['info'] ?? '') as { pid: number }).pid;
+}
+
 /** Runs a command in a container; output as text. */
 export async function exec(
   cri: Cri,
