@@ -32,6 +32,13 @@ export interface Libc {
   connect(fd: number, address: Uint8Array, length: number): number;
   bind(fd: number, address: Uint8Array, length: number): number;
   listen(fd: number, backlog: number): number;
+  getsockopt(
+    fd: number,
+    level: number,
+    option: number,
+    value: Uint8Array,
+    length: Uint32Array,
+  ): number;
   accept4(fd: number, address: null, length: null, flags: number): number;
   recvmsg(fd: number, message: Uint8Array, flags: number): number;
   /** Where the bytes of a buffer are, for structures that point to others; good for one call. */
@@ -92,6 +99,7 @@ const DECLARATIONS: readonly string[] = [
   'int connect(int, void *, unsigned int)',
   'int bind(int, void *, unsigned int)',
   'int listen(int, int)',
+  'int getsockopt(int, int, int, void *, void *)',
   'int accept4(int, void *, void *, int)',
   'long recvmsg(int, void *, int)',
   'int dup3(int, int, int)',

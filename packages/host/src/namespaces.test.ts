@@ -9,6 +9,7 @@ import {
   insideNetworkNamespace,
   interfaceCounters,
   isNamespacePin,
+  networkNamespaceNumber,
   parseInterfaceCounters,
   pinNamespace,
   removeNamespacePin,
@@ -33,6 +34,19 @@ describe('namespaces', () => {
   afterEach(() => {
     unmountTree(directory);
     rmSync(directory, { recursive: true });
+  });
+
+  it('numbers a network namespace anew, also one that took the place of one that is gone', () => {
+    const seen = [networkNamespaceNumber()];
+    for (let round = 0; round < 3; round += 1) {
+      createNamespaces({ pins: { net: pins.net } });
+      const inside = insideNetworkNamespace(pins.net, networkNamespaceNumber);
+      assert.equal(insideNetworkNamespace(pins.net, networkNamespaceNumber), inside);
+      seen.push(inside);
+      removeNamespacePin(pins.net);
+    }
+    assert.equal(new Set(seen).size, seen.length);
+    assert.equal(networkNamespaceNumber(), seen[0]);
   });
 
   it('makes all three with loopback, hostname and sysctls, and comes back', async () => {

@@ -9,6 +9,7 @@ import {
   readFileSync,
   rmSync,
   statfsSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
@@ -43,6 +44,9 @@ const SOCK_DGRAM_CLOEXEC = 0o2000002;
 const SIOCGIFFLAGS = 0x8913;
 const SIOCSIFFLAGS = 0x8914;
 const IFF_UP = 1;
+/** asm-generic/socket.h; Linux 5.14. */
+const SOL_SOCKET = 1;
+const SO_NETNS_COOKIE = 71;
 /** struct ifreq: 16 bytes of name, then a union that begins with the flags. */
 const IFREQ_BYTES = 40;
 const IFREQ_FLAGS_OFFSET = 16;
@@ -190,6 +194,27 @@ export function pinNamespace(source: string, target: string): void {
   } catch (error) {
     rmSync(target, { force: true });
     throw error;
+  }
+}
+
+/**
+ * The number of this thread's network namespace, which no other gets before the next boot. On kernels
+ * before 5.14 it is the inode's, which may be used again once the namespace is gone.
+ */
+export function networkNamespaceNumber(): bigint {
+  const value = Buffer.alloc(8);
+  const socket = checked(
+    libc().socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0),
+    'socket',
+    'to ask it for its namespace',
+  );
+  try {
+    const length = new Uint32Array([value.length]);
+    const result = libc().getsockopt(socket, SOL_SOCKET, SO_NETNS_COOKIE, value, length);
+    if (result === 0) return value.readBigUInt64LE();
+    return statSync('/proc/thread-self/ns/net', { bigint: true }).ino;
+  } finally {
+    closeSync(socket);
   }
 }
 

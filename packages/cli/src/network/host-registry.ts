@@ -1,10 +1,10 @@
 // /run/cribus-host: what the stacks of one network namespace have claimed of it, and how the host was
 // before the first of them. Read and written under a lock that all stacks share.
 
-import { statSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { listDirectory, lock, readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
+import { networkNamespaceNumber } from '@cribus/host/namespaces.ts';
 
 const DIRECTORY = '/run/cribus-host';
 
@@ -28,11 +28,6 @@ export interface Registry {
   readonly claims: readonly Claim[];
 }
 
-/** Tells network namespaces apart while they live. */
-export function networkNamespaceInode(): number {
-  return statSync('/proc/self/ns/net').ino;
-}
-
 /** Where a stack keeps its own copy of its claim. */
 export function claimFile(stateDirectory: string): string {
   return join(stateDirectory, 'generated', 'network.json');
@@ -49,49 +44,48 @@ export async function withRegistry<T>(
   await mkdir(DIRECTORY, { recursive: true, mode: 0o700 });
   const held = await lock(join(DIRECTORY, 'lock'), signal);
   try {
-    const inode = networkNamespaceInode();
-    const file = join(DIRECTORY, `${inode}.json`);
-    const { registry, result } = await work(await read(file, inode));
+    const netns = String(networkNamespaceNumber());
+    const file = join(DIRECTORY, `${netns}.json`);
+    const { registry, result } = await work(await read(file, netns));
     if (registry.claims.length === 0) await rm(file, { force: true });
     else await writeFileAtomic(file, `${JSON.stringify(registry, undefined, 2)}\n`);
-    await dropForgotten(inode);
+    await dropForgotten(netns);
     return result;
   } finally {
     held.close();
   }
 }
 
-async function read(file: string, inode: number): Promise<Registry> {
+async function read(file: string, netns: string): Promise<Registry> {
   const text = await readFileIfExists(file);
   if (text === undefined) return { before: undefined, claims: [] };
   const { before, claims } = JSON.parse(text.toString('utf8')) as Registry;
   const living: Claim[] = [];
-  for (const claim of claims) if (await isLiving(claim, inode)) living.push(claim);
-  // An inode is used again after its namespace: without a living claim nothing is known of this one.
+  for (const claim of claims) if (await isLiving(claim, netns)) living.push(claim);
   return living.length === 0 ? { before: undefined, claims: [] } : { before, claims: living };
 }
 
 /** Namespaces go without a word; what stacks claimed of one goes when none of them knows it. */
-async function dropForgotten(ownInode: number): Promise<void> {
+async function dropForgotten(ownNumber: string): Promise<void> {
   for (const name of await listDirectory(DIRECTORY)) {
-    const inode = Number(/^(\d+)\.json$/.exec(name)?.[1] ?? ownInode);
-    if (inode === ownInode) continue;
+    const netns = /^(\d+)\.json$/.exec(name)?.[1] ?? ownNumber;
+    if (netns === ownNumber) continue;
     const file = join(DIRECTORY, name);
-    if ((await read(file, inode)).claims.length === 0) await rm(file, { force: true });
+    if ((await read(file, netns)).claims.length === 0) await rm(file, { force: true });
   }
 }
 
 /** A stack whose directory was deleted, or that moved to another namespace, claims nothing here. */
-async function isLiving(claim: Claim, inode: number): Promise<boolean> {
+async function isLiving(claim: Claim, netns: string): Promise<boolean> {
   const text = await readFileIfExists(claimFile(claim.state));
   if (text === undefined) return false;
-  const own = JSON.parse(text.toString('utf8')) as Claim & { readonly netns: number };
-  return own.netns === inode && own.bridge === claim.bridge && own.subnet === claim.subnet;
+  const own = JSON.parse(text.toString('utf8')) as Claim & { readonly netns: string };
+  return own.netns === netns && own.bridge === claim.bridge && own.subnet === claim.subnet;
 }
 
 /** Writes the stack's own copy, which is what keeps a claim alive. */
 export async function writeOwnClaim(claim: Claim): Promise<void> {
-  const own = { netns: networkNamespaceInode(), ...claim };
+  const own = { netns: String(networkNamespaceNumber()), ...claim };
   await writeFileAtomic(claimFile(claim.state), `${JSON.stringify(own, undefined, 2)}\n`);
 }
 
