@@ -10,9 +10,9 @@ import {
   RemovePodSandboxRequest,
   StopPodSandboxRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
-import { connect, createInbox, nkeyAuthenticator } from '@nats-io/transport-node';
 import { after, before, describe, it } from 'mocha';
 import { hasCode } from './harness/cri.ts';
+import { discoverOwners } from './harness/discovery.ts';
 import { type MetricFamily, metricsReference, parseExposition } from './harness/exposition.ts';
 import { startTestRegistry, type TestRegistry } from './harness/images.ts';
 import { assertNothingLeaked, snapshotHost } from './harness/leaks.ts';
@@ -350,53 +350,8 @@ describe('what a node tells of itself', () => {
       'sandbox-manager',
     ];
 
-    interface Info {
-      readonly type: string;
-      readonly name: string;
-      readonly id: string;
-      readonly version: string;
-      readonly metadata: Readonly<Record<string, string>>;
-      readonly endpoints: readonly {
-        readonly name: string;
-        readonly subject: string;
-        readonly num_requests?: number;
-        readonly num_errors?: number;
-        readonly average_processing_time?: number;
-      }[];
-    }
-
-    /** Asks with the operator's credentials, until every owner answers within half a second. */
-    async function discover(verb: 'INFO' | 'STATS'): Promise<readonly Info[]> {
-      const state = join(stack.root, 'state');
-      const seed = (await readFile(join(state, 'credentials', 'operator.nk'), 'utf8')).trim();
-      const { nats } = JSON.parse(
-        await readFile(join(state, 'generated', 'ports.json'), 'utf8'),
-      ) as {
-        nats: number;
-      };
-      const connection = await connect({
-        servers: `127.0.0.1:${nats}`,
-        authenticator: nkeyAuthenticator(new TextEncoder().encode(seed)),
-      });
-      try {
-        return await eventually('every owner answers', async () => {
-          const answers: Info[] = [];
-          const inbox = createInbox();
-          const subscription = connection.subscribe(inbox, {
-            callback: (_error, message) => void answers.push(message.json<Info>()),
-          });
-          connection.publish(`$SRV.${verb}`, '', { reply: inbox });
-          await sleep(500);
-          subscription.unsubscribe();
-          return answers.length >= OWNERS.length && answers;
-        });
-      } finally {
-        await connection.close();
-      }
-    }
-
     it('lists each owner, of each handler one, with version and verbs', async () => {
-      const infos = await discover('INFO');
+      const infos = await discoverOwners(stack.root, 'INFO', OWNERS.length);
       assert.deepEqual(infos.map(({ metadata }) => metadata['owner']).sort(), OWNERS);
       assert.equal(new Set(infos.map(({ id }) => id)).size, OWNERS.length);
       const { version } = JSON.parse(
@@ -416,7 +371,7 @@ describe('what a node tells of itself', () => {
     });
 
     it('has statistics of each verb', async () => {
-      const stats = await discover('STATS');
+      const stats = await discoverOwners(stack.root, 'STATS', OWNERS.length);
       assert.deepEqual(stats.map(({ metadata }) => metadata['owner']).sort(), OWNERS);
       const of = (owner: string, verb: string) =>
         stats
