@@ -1,5 +1,5 @@
 // An image's source: the hosts of its registry in their order, with the next one tried when one
-// fails, every manifest and small blob verified, and large blobs resumed where a transfer broke.
+// fails, and every manifest and small blob verified.
 
 import { createHash } from 'node:crypto';
 import type { Metrics } from '@cribus/chassis/metrics.ts';
@@ -7,10 +7,10 @@ import { Failure, type FailureKind, isFailure } from '@cribus/contracts/failure.
 import type { ImageReference } from '@cribus/contracts/image-reference.ts';
 import { canonicalReference } from '@cribus/contracts/image-reference.ts';
 import type { Clock } from '@cribus/host/clock.ts';
-import { createRegistryClient, isTransient, type RegistryClient } from './client.ts';
+import { readBlobFrom } from './blob-reader.ts';
+import { createRegistryClient, type RegistryClient } from './client.ts';
 import type { Credentials } from './credentials.ts';
 import type { RegistryHost } from './hosts-file.ts';
-import { Stalled } from './http.ts';
 import {
   CONFIG_BYTES_MAX,
   type Descriptor,
@@ -49,11 +49,6 @@ export interface SourceOptions {
   readonly metrics: Pick<Metrics, 'timed'>;
 }
 
-/** How often one blob is taken up again at one host; each must have brought something new. */
-const RESUMES_MAX = 20;
-const RESUMES_WITHOUT_PROGRESS_MAX = 4;
-const RESUME_PAUSE_MS = 300;
-
 /** Makes the source; close it when the pull is over. */
 export function createImageSource(options: SourceOptions): ImageSource {
   const { reference, clock, idleTimeoutMs } = options;
@@ -88,87 +83,8 @@ export function createImageSource(options: SourceOptions): ImageSource {
     throw failureOfAll(name, tried);
   }
 
-  async function* readBlob(
-    client: RegistryClient,
-    blob: Descriptor,
-    signal: AbortSignal,
-  ): AsyncGenerator<Buffer> {
-    let received = 0;
-    let fruitless = 0;
-    for (let resumes = 0; received < blob.sizeBytes || resumes === 0; resumes += 1) {
-      const before = received;
-      try {
-        for await (const chunk of readFrom(client, { blob, offset: received, signal })) {
-          received += chunk.length;
-          if (received > blob.sizeBytes) {
-            throw new Failure(
-              'data_loss',
-              `${blob.digest} is longer than its ${blob.sizeBytes} bytes`,
-            );
-          }
-          yield chunk;
-        }
-        if (received < blob.sizeBytes && (received === before || resumes >= RESUMES_MAX)) {
-          throw new Failure(
-            'data_loss',
-            `${blob.digest} from ${client.host.base.host} is truncated: ${received} of ${blob.sizeBytes} bytes`,
-          );
-        }
-      } catch (error) {
-        signal.throwIfAborted();
-        const broken = error instanceof Stalled || isTransient(error) || isAbortedTransfer(error);
-        if (!broken) throw error;
-        fruitless = received > before ? 0 : fruitless + 1;
-        if (resumes >= RESUMES_MAX || fruitless >= RESUMES_WITHOUT_PROGRESS_MAX) {
-          throw new Failure(
-            'kubelet_reason',
-            `RegistryUnavailable: ${client.host.base.host}: ${(error as Error).message} (${received} of ${blob.sizeBytes} bytes of ${blob.digest})`,
-          );
-        }
-        await clock.sleep(RESUME_PAUSE_MS * (fruitless + 1), signal);
-      }
-      if (blob.sizeBytes === 0) return;
-    }
-  }
-
-  async function* readFrom(
-    client: RegistryClient,
-    at: { readonly blob: Descriptor; readonly offset: number; readonly signal: AbortSignal },
-  ): AsyncGenerator<Buffer> {
-    const { blob, offset, signal } = at;
-    const response = await client.open({
-      path: `${reference.path}/blobs/${blob.digest}`,
-      headers: offset > 0 ? { range: `bytes=${offset}-` } : {},
-      signal,
-    });
-    // A server without ranges sends everything again.
-    let skip = response.statusCode === 206 ? 0 : offset;
-    let waitingSinceMs: number | undefined = clock.monotonicMs();
-    const over = new AbortController();
-    const watch = (async () => {
-      while (!over.signal.aborted) {
-        await clock.sleep(Math.min(1000, idleTimeoutMs / 4), over.signal);
-        if (waitingSinceMs === undefined) continue;
-        if (clock.monotonicMs() - waitingSinceMs < idleTimeoutMs) continue;
-        response.destroy(new Stalled(`no byte for ${idleTimeoutMs / 1000} s`));
-        return;
-      }
-    })();
-    watch.catch(() => {});
-    try {
-      for await (const chunk of response) {
-        waitingSinceMs = undefined;
-        const data = chunk as Buffer;
-        const fresh = data.subarray(Math.min(skip, data.length));
-        skip -= data.length - fresh.length;
-        if (fresh.length > 0) yield fresh;
-        waitingSinceMs = clock.monotonicMs();
-      }
-    } finally {
-      over.abort();
-      response.destroy();
-    }
-  }
+  const readBlob: ImageSource['readBlob'] = (client, blob, signal) =>
+    readBlobFrom(client, { path: `${reference.path}/blobs/${blob.digest}`, blob, signal }, options);
 
   return {
     withEachHost,
@@ -214,10 +130,6 @@ export function createImageSource(options: SourceOptions): ImageSource {
 /** `sha256:<hex>` of some bytes. */
 export function digestOf(body: Uint8Array): string {
   return `sha256:${createHash('sha256').update(body).digest('hex')}`;
-}
-
-function isAbortedTransfer(error: unknown): boolean {
-  return error instanceof Error && (error.message === 'aborted' || error.message === 'terminated');
 }
 
 /** The last host is the registry itself, so its answer decides the kind; the text has them all. */
