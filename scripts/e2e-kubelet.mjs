@@ -41,6 +41,7 @@ ip link set lo up
 ip link add node0 type bridge
 ip address add 192.0.2.10/24 dev node0
 ip link set node0 up
+mount --bind "$0/run" /run
 mount --bind "$0/var-log" /var/log
 mount --bind "$0/var-lib" /var/lib
 for setting in vm/overcommit_memory=1 kernel/panic=10 kernel/panic_on_oops=1; do
@@ -56,7 +57,7 @@ await setupOrExit();
 console.log(`· The kubelet of the PATH is of version ${version}`);
 // Short, as unix sockets are below it.
 const scratch = mkdtempSync(join(tmpdir(), 'cribus-k-'));
-for (const name of ['var-log', 'var-lib', 'sysctl', 'tmp']) mkdirSync(join(scratch, name));
+for (const name of ['run', 'var-log', 'var-lib', 'sysctl', 'tmp']) mkdirSync(join(scratch, name));
 const tests = [process.execPath, join(root, 'scripts', 'mocha.mjs'), 'kubelet'];
 const namespaces = ['--mount', '--pid', '--net', '--fork', '--mount-proc', '--kill-child'];
 const child = spawn(

@@ -77,12 +77,13 @@ export async function streamUrl(cri: Cri, request: StreamRequest): Promise<strin
 /** Runs a command, or attaches, and connects to its streams. */
 export async function openStreams(cri: Cri, request: StreamRequest): Promise<CommandStreams> {
   const url = await streamUrl(cri, request);
-  return request.transport === 'WebSocket'
-    ? overWebSocket(url, request.protocol ?? WEBSOCKET_PROTOCOLS[0])
-    : overSpdy(url, request);
+  return request.transport === 'WebSocket' ? overWebSocket(url, request) : overSpdy(url, request);
 }
 
-async function overSpdy(url: string, request: StreamRequest): Promise<CommandStreams> {
+/** What a client has to know of a command whose URL it has. */
+export type StreamOptions = Pick<StreamRequest, 'tty' | 'stdin' | 'protocol'>;
+
+export async function overSpdy(url: string, request: StreamOptions): Promise<CommandStreams> {
   const { tty = false, stdin = false, protocol = SPDY_PROTOCOLS[0] } = request;
   const client = await dialSpdy(url, [protocol]);
   const open = (streamtype: string) => client.open({ streamtype });
@@ -108,8 +109,8 @@ async function overSpdy(url: string, request: StreamRequest): Promise<CommandStr
   };
 }
 
-async function overWebSocket(url: string, protocol: string): Promise<CommandStreams> {
-  const client = await dialChannels(url, [protocol]);
+export async function overWebSocket(url: string, request: StreamOptions): Promise<CommandStreams> {
+  const client = await dialChannels(url, [request.protocol ?? WEBSOCKET_PROTOCOLS[0]]);
   const ended = (channel: number) => client.closed.then(() => client.received(channel));
   return {
     protocol: client.protocol,

@@ -175,6 +175,7 @@ function configuration(parts: ConfigurationParts): object {
     configMapAndSecretChangeDetectionStrategy: 'Get',
     serializeImagePulls: false,
     containerLogMaxSize: '16Ki',
+    containerLogMaxFiles: 50,
     containerLogMonitorInterval: '3s',
     crashLoopBackOff: { maxContainerRestartPeriod: '1s' },
     featureGates: { KubeletCrashLoopBackOffMax: true, ...parts.featureGates },
