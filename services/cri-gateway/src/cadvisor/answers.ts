@@ -6,6 +6,7 @@ import {
   type ContainerRecord,
   type SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
+import { imageSpec } from '../view/cri-container.ts';
 import type { NodeView } from '../view/node-view.ts';
 
 /** As the kubelet labels its objects (k8s.io/kubelet/pkg/types/labels.go). */
@@ -41,7 +42,7 @@ export function infoAnswer(storage: Pick<Storage, 'root' | 'counted'>): string {
 
 /** `GET /containers/{id}`, of a container or a sandbox; undefined where there is none. */
 export function containerAnswer(
-  view: Pick<NodeView, 'sandbox' | 'container' | 'containersOf'>,
+  view: Pick<NodeView, 'sandbox' | 'container' | 'containersOf' | 'image'>,
   storage: Storage,
   id: string,
 ): string | undefined {
@@ -55,7 +56,7 @@ export function containerAnswer(
     createdAtNs: record.createdAtNs,
     pid: runningPid(record),
     name: podPrefixed(of, { name, attempt: record.config?.metadata?.attempt ?? 0 }),
-    image: record.config?.image?.userSpecifiedImage || record.imageRef || record.imageId,
+    image: imageSpec(record, view.image(record.imageId)).image,
     labels: { ...podLabels(of, name), ...record.config?.labels },
     annotations: record.config?.annotations ?? {},
     log_path: record.logPath,

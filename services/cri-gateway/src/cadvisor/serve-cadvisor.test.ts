@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, renameSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmdirSync, statSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseConfig } from '@cribus/chassis/config.ts';
+import type { Logger } from '@cribus/chassis/log.ts';
 import {
   ContainerPhase,
   ContainerRecord,
@@ -58,6 +59,8 @@ describe('the endpoint for cAdvisor', () => {
   let directory = '';
   let view: NodeView;
   const stops: (() => Promise<void> | void)[] = [];
+  const works: Promise<unknown>[] = [];
+  const errors: string[] = [];
   beforeEach(async () => {
     directory = await mkdtemp(join(tmpdir(), 'cribus-cadvisor-'));
     view = createNodeView(systemClock);
@@ -72,7 +75,15 @@ describe('the endpoint for cAdvisor', () => {
     const text = `[kubelet]\ncadvisor_socket = "${socket()}"`;
     const config = parseConfig(text, { file: 'test', directory });
     const onStop = (_step: string, work: () => Promise<void> | void) => void stops.push(work);
-    await serveCadvisor({ config, clock: systemClock, log: silent, onStop }, view);
+    const log: Logger = {
+      ...silent,
+      error: (fields) => void errors.push((fields as { error: Error }).error.message),
+    };
+    const background = (_name: string, work: Promise<unknown>) => void works.push(work);
+    // Time to look again comes at once.
+    const clock = { ...systemClock, sleep: (ms: number) => systemClock.sleep(Math.min(ms, 50)) };
+    const stopping = new AbortController().signal;
+    await serveCadvisor({ config, clock, log, onStop, background, stopping }, view);
   };
   const get = (path: string) =>
     new Promise<{ status: number | undefined; text: string }>((resolve, reject) => {
@@ -164,17 +175,23 @@ describe('the endpoint for cAdvisor', () => {
     assert.equal((await late).status, 200);
   });
 
-  it('leaves a socket alone on which somebody answers, takes over one that was left, and takes its own away', async () => {
-    await serve();
-    await assert.rejects(serve(), {
-      kind: 'already_exists',
-      message: `listen: another server answers on ${socket()} (kubelet.cadvisor_socket)`,
-    });
-    assert.equal((await get('/info')).status, 200);
-    for (const stop of stops.splice(0)) await stop();
-    assert.equal(existsSync(join(directory, 'crio')), false);
-    // As one that was killed leaves it: closed without being unlinked.
+  it('leaves a socket alone on which somebody answers, says so, and has it once that is over', async () => {
     mkdirSync(join(directory, 'crio'));
+    const other = createServer((connection) => connection.end()).listen(socket());
+    await new Promise((resolve) => other.once('listening', resolve));
+    await serve();
+    assert.deepEqual(errors, [
+      `listen: another server answers on ${socket()} (kubelet.cadvisor_socket)`,
+    ]);
+    assert.equal(other.listening, true);
+    await new Promise((resolve) => other.close(resolve));
+    await Promise.all(works);
+    assert.equal((await get('/info')).status, 200);
+  });
+
+  it('takes over a socket that was left behind, and takes its own away', async () => {
+    mkdirSync(join(directory, 'crio'));
+    // As one that was killed leaves it: closed without being unlinked.
     const left = createServer().listen(`${socket()}.moved`);
     await new Promise((resolve) => left.once('listening', resolve));
     renameSync(`${socket()}.moved`, socket());
@@ -182,5 +199,12 @@ describe('the endpoint for cAdvisor', () => {
     assert.equal(existsSync(socket()), true);
     await serve();
     assert.equal((await get('/info')).status, 200);
+    for (const stop of stops.splice(0)) await stop();
+    assert.equal(existsSync(socket()), false);
+    assert.equal(existsSync(join(directory, 'crio')), true, 'a directory that was there stays');
+    rmdirSync(join(directory, 'crio'));
+    await serve();
+    for (const stop of stops.splice(0)) await stop();
+    assert.equal(existsSync(join(directory, 'crio')), false);
   });
 });

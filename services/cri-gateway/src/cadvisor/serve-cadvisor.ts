@@ -31,46 +31,72 @@ const ID_CHARS_MAX = 128;
 /** What cAdvisor can measure (its fs plugins); of another it raises an error for the whole container. */
 const KNOWN_FILESYSTEMS = /^(ext[234]|xfs|btrfs|zfs|f2fs|jfs|overlay|tmpfs)$/;
 
+interface Source {
+  readonly clock: Clock;
+  readonly view: NodeView;
+  readonly storage: Storage;
+}
+
+/** Somebody else's socket is looked at again this often. */
+const RETRY_MS = 5_000;
+
 /**
- * Serves until the service ends. Raises already_exists when somebody answers on the socket, as a CRI-O
- * that runs here, and invalid_argument for a path that is too long.
+ * Serves until the service ends. Where somebody else answers on the socket, as a CRI-O that runs here,
+ * says so in the log and waits until that is over: pods come before their figures. Raises
+ * invalid_argument for a path that is too long, wrong_state for one that can't be listened on.
  */
 export async function serveCadvisor(
-  service: Pick<Service, 'config' | 'clock' | 'log' | 'onStop'>,
+  service: Pick<Service, 'config' | 'clock' | 'log' | 'onStop' | 'background' | 'stopping'>,
   view: NodeView,
 ): Promise<void> {
-  const { config, clock, log } = service;
-  const path = config.kubelet.cadvisor_socket;
+  const { config, clock, log, stopping } = service;
   const storage = await openStorage(service);
-  const server = createHttpServer();
-  server.get('/info', async (_request, reply) =>
-    reply.type('application/json').send(infoAnswer(storage)),
-  );
-  server.get<{ Params: { id: string } }>('/containers/:id', async ({ params }, reply) => {
-    const { id } = params;
-    const found = id.length > ID_CHARS_MAX ? undefined : await look(clock, view, storage, id);
-    if (found !== undefined) return await reply.type('application/json').send(found);
-    return await reply.code(404).type('text/plain').send(`there is no container ${id}`);
-  });
-  const made = await preparePath(path, KEY);
+  const server = createEndpoint({ clock, view, storage });
+  const path = config.kubelet.cadvisor_socket;
+  let made: string | undefined;
   service.onStop('endpoint for cAdvisor', async () => {
     await server.close();
     if (made !== undefined) await removeIfEmpty(made);
   });
-  try {
-    await listenAsRoot(() => server.listen({ path }));
-  } catch (cause) {
-    throw new Failure('wrong_state', `${path}: ${String(cause)}`, { stage: KEY, cause });
-  }
-  log.info({ socket: path, filesystems: storage.counted }, 'cAdvisor is answered');
+  const tryToServe = async (): Promise<Failure | undefined> => {
+    try {
+      made = (await preparePath(path, KEY)) ?? made;
+    } catch (error) {
+      if (error instanceof Failure && error.kind === 'already_exists') return error;
+      throw error;
+    }
+    try {
+      await listenAsRoot(() => server.listen({ path }));
+    } catch (cause) {
+      throw new Failure('wrong_state', `${path}: ${String(cause)}`, { stage: KEY, cause });
+    }
+    log.info({ socket: path, filesystems: storage.counted }, 'cAdvisor is answered');
+    return undefined;
+  };
+  const refusal = await tryToServe();
+  if (refusal === undefined) return;
+  log.error({ error: refusal }, 'cAdvisor gets no figures of containers from us');
+  const waiting = async () => {
+    do await clock.sleep(RETRY_MS, stopping);
+    while ((await tryToServe()) !== undefined);
+  };
+  service.background('endpoint for cAdvisor', waiting());
 }
 
-async function look(
-  clock: Clock,
-  view: NodeView,
-  storage: Storage,
-  id: string,
-): Promise<string | undefined> {
+function createEndpoint({ clock, view, storage }: Source) {
+  const server = createHttpServer();
+  server.get('/info', async (_request, reply) =>
+    reply.type('application/json').send(infoAnswer(storage)),
+  );
+  server.get<{ Params: { id: string } }>('/containers/:id', async ({ params: { id } }, reply) => {
+    const found = id.length > ID_CHARS_MAX ? undefined : await look({ clock, view, storage }, id);
+    if (found !== undefined) return await reply.type('application/json').send(found);
+    return await reply.code(404).type('text/plain').send(`there is no container ${id}`);
+  });
+  return server;
+}
+
+async function look({ clock, view, storage }: Source, id: string): Promise<string | undefined> {
   const untilMs = clock.monotonicMs() + GRACE_MS;
   for (;;) {
     const found = containerAnswer(view, storage, id);

@@ -85,7 +85,7 @@ function exitReason(record: ContainerRecord): string {
 }
 
 /** The kubelet names an image by id; people want the name they wrote (never empty, cri-client). */
-function imageSpec(record: ContainerRecord, image: ImageRecord | undefined): ImageSpec {
+export function imageSpec(record: ContainerRecord, image: ImageRecord | undefined): ImageSpec {
   const asked = record.config?.image;
   const name = asked?.userSpecifiedImage || asked?.image || '';
   const isId = name === record.imageId || /^(sha256:)?[0-9a-f]{6,64}$/.test(name);
