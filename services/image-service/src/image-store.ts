@@ -1,8 +1,8 @@
 // The images, the leases and who needs which layer: everything that changes them goes through one
 // lock, so that a layer can't be collected between an answer and the lease that it promised.
 
-import { mkdir, stat, unlink } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Config } from '@cribus/chassis/config.ts';
 import { createKeyedLock } from '@cribus/chassis/queue.ts';
 import { createRecordStore, type RecordStore } from '@cribus/chassis/records.ts';
@@ -20,12 +20,8 @@ import {
   type ImageReference,
 } from '@cribus/contracts/image-reference.ts';
 import { IMAGE_SERVICE } from '@cribus/contracts/subjects.ts';
-import {
-  listDirectory,
-  readFileIfExists,
-  removeTree,
-  writeFileAtomic,
-} from '@cribus/host/files.ts';
+import { listDirectory, removeTree } from '@cribus/host/files.ts';
+import { createBlobStore } from './blob-store.ts';
 import { type Collected, createCollected } from './collected.ts';
 import { type ImagePaths, imagePaths } from './image-paths.ts';
 import { createLayerStore, type LayerStore } from './layers/layer-store.ts';
@@ -95,10 +91,9 @@ export function createImageStore(options: {
   });
   const lock = createKeyedLock();
   const exclusively = <T>(work: () => Promise<T>) => lock.run(LOCK, work);
-  /** How many pulls hold a blob whose image is about to be added. */
-  const heldBlobs = new Map<string, number>();
-  let emptying = false;
   const collected = createCollected(service);
+  const blobs = createBlobStore(paths, collected);
+  let emptying = false;
 
   async function dropIncomplete(): Promise<void> {
     for (const image of images.all()) {
@@ -107,51 +102,6 @@ export function createImageStore(options: {
       if (config) continue;
       service.log.warn({ image: image.id }, 'An image has lost layers and is dropped.');
       await removeRecord(image.id, 'image');
-    }
-  }
-
-  /** After a crash between adding a tag here and taking it there, the later pull is right. */
-  async function settleNames(): Promise<void> {
-    const owners: ImageRecord[] = [];
-    const newestFirst = images.all().sort((a, b) => (a.pulledAtNs < b.pulledAtNs ? 1 : -1));
-    for (const image of newestFirst) {
-      const rivals = owners.filter((one) => isSamePlatform(one.platform, image.platform));
-      const kept = image.repoTags.filter(
-        (tag) => !rivals.some((rival) => rival.repoTags.includes(tag)),
-      );
-      owners.push(image);
-      const pinned = isPinned(image, service.config);
-      if (kept.length === image.repoTags.length && pinned === image.pinned) continue;
-      await images.put(ImageRecord.fromPartial({ ...image, repoTags: kept, pinned }));
-    }
-  }
-
-  function neededLayers(): Set<string> {
-    const used = [
-      ...images.all().flatMap((image) => image.layers.map(({ name }) => name)),
-      ...leases.all().flatMap((lease) => lease.layerNames),
-      ...leases.all().flatMap((lease) => lease.volumes.flatMap((volume) => volume.layerNames)),
-    ];
-    return new Set(used);
-  }
-
-  async function collectBlobs(): Promise<void> {
-    const needed = new Set<string>(leases.all().map((lease) => lease.imageId));
-    for (const image of images.all()) {
-      needed.add(image.id);
-      needed.add(image.manifestDigest);
-      for (const digest of image.repoDigests) needed.add(digest.slice(digest.indexOf('@') + 1));
-    }
-    for (const hex of await listDirectory(paths.content)) {
-      const digest = `sha256:${hex}`;
-      // A temporary name is left only by a crash, and its owner is this process.
-      if (needed.has(digest) || heldBlobs.has(digest)) continue;
-      const file = join(paths.content, hex);
-      const { size } = await stat(file).catch(() => ({ size: 0 }));
-      await unlink(file).then(
-        () => collected.add('blob', 1, BigInt(size)),
-        () => {},
-      );
     }
   }
 
@@ -202,7 +152,7 @@ export function createImageStore(options: {
           service.log.error({ corrupt }, 'Records are corrupt and set aside.');
       }
       await dropIncomplete();
-      await settleNames();
+      await settleNames(images, service.config);
     },
     find: (name, wanted) => findImage(images.all(), name, wanted),
     async addImage(pulled, { reference, digest, changed }) {
@@ -235,26 +185,58 @@ export function createImageStore(options: {
     },
     removeImage: (id, changed) => removeRecord(id, 'image', changed),
     removeLease: (id) => removeRecord(id, 'lease'),
-    readBlob: (digest) => readFileIfExists(paths.blobOf(digest)),
-    async writeBlob(digest, body) {
-      heldBlobs.set(digest, (heldBlobs.get(digest) ?? 0) + 1);
-      await writeFileAtomic(paths.blobOf(digest), body);
-    },
-    releaseBlobs(digests) {
-      for (const digest of digests) {
-        const left = (heldBlobs.get(digest) ?? 1) - 1;
-        if (left > 0) heldBlobs.set(digest, left);
-        else heldBlobs.delete(digest);
-      }
-    },
+    readBlob: blobs.read,
+    writeBlob: blobs.write,
+    releaseBlobs: blobs.release,
     async sweep() {
       await exclusively(async () => {
-        await layers.collect(neededLayers());
-        await collectBlobs();
+        await layers.collect(neededLayers(images.all(), leases.all()));
+        await blobs.collect(neededBlobs(images.all(), leases.all()));
       });
       emptyTrash();
     },
   };
+}
+
+/** After a crash between adding a tag here and taking it there, the later pull is right. */
+async function settleNames(images: RecordStore<ImageRecord>, config: Config): Promise<void> {
+  const owners: ImageRecord[] = [];
+  const newestFirst = images.all().sort((a, b) => (a.pulledAtNs < b.pulledAtNs ? 1 : -1));
+  for (const image of newestFirst) {
+    const rivals = owners.filter((one) => isSamePlatform(one.platform, image.platform));
+    const kept = image.repoTags.filter(
+      (tag) => !rivals.some((rival) => rival.repoTags.includes(tag)),
+    );
+    owners.push(image);
+    const pinned = isPinned(image, config);
+    if (kept.length === image.repoTags.length && pinned === image.pinned) continue;
+    await images.put(ImageRecord.fromPartial({ ...image, repoTags: kept, pinned }));
+  }
+}
+
+function neededLayers(
+  images: readonly ImageRecord[],
+  leases: readonly LeaseRecord[],
+): ReadonlySet<string> {
+  return new Set([
+    ...images.flatMap((image) => image.layers.map(({ name }) => name)),
+    ...leases.flatMap((lease) => lease.layerNames),
+    ...leases.flatMap((lease) => lease.volumes.flatMap((volume) => volume.layerNames)),
+  ]);
+}
+
+function neededBlobs(
+  images: readonly ImageRecord[],
+  leases: readonly LeaseRecord[],
+): ReadonlySet<string> {
+  return new Set([
+    ...leases.map((lease) => lease.imageId),
+    ...images.flatMap(({ id, manifestDigest, repoDigests }) => [
+      id,
+      manifestDigest,
+      ...repoDigests.map((digest) => digest.slice(digest.indexOf('@') + 1)),
+    ]),
+  ]);
 }
 
 /** Kept from the kubelet's collection: a name of it is configured, exactly or by a final `*`. */
