@@ -75,7 +75,7 @@ export function createExits(
   onEnded: (record: ContainerRecord) => void,
 ): Exits {
   const watches = new Map<string, { close(): void }>();
-  const waiters = new Map<string, Set<() => void>>();
+  const waiters = createWaiters();
   const settling = new Map<string, Promise<void>>();
   let processes: ProcessWatch | undefined;
   let directory: FSWatcher | undefined;
@@ -83,8 +83,7 @@ export function createExits(
   const wake = (id: string) => {
     watches.get(id)?.close();
     watches.delete(id);
-    for (const resolve of waiters.get(id) ?? []) resolve();
-    waiters.delete(id);
+    waiters.wake(id);
   };
 
   const record: Exits['record'] = async (id, end) => {
@@ -154,24 +153,10 @@ export function createExits(
         processes.add(live.monitor, () => settleInBackground(live.id)),
       );
     },
-    ended: (id, signal) =>
-      new Promise((resolve, reject) => {
-        const now = worker().store.get(id);
-        if (now === undefined || !isLive(now)) return resolve();
-        const set = waiters.get(id) ?? new Set();
-        waiters.set(id, set);
-        const done = () => {
-          signal.removeEventListener('abort', abort);
-          resolve();
-        };
-        const abort = () => {
-          set.delete(done);
-          reject(signal.reason as Error);
-        };
-        set.add(done);
-        if (signal.aborted) abort();
-        else signal.addEventListener('abort', abort, { once: true });
-      }),
+    ended: async (id, signal) => {
+      const now = worker().store.get(id);
+      if (now !== undefined && isLive(now)) await waiters.wait(id, signal);
+    },
     awaitStopped: async (id, signal) => {
       const { process, monitor } = worker().store.get(id) ?? {};
       for (const identity of [process, monitor]) {
@@ -192,6 +177,34 @@ export function createExits(
       directory?.close();
       processes?.close();
     },
+  };
+}
+
+/** Those who wait for an end, by container. */
+function createWaiters() {
+  const waiting = new Map<string, Set<() => void>>();
+  return {
+    wake(id: string): void {
+      for (const resolve of waiting.get(id) ?? []) resolve();
+      waiting.delete(id);
+    },
+    /** Rejects with the signal's reason. */
+    wait: (id: string, signal: AbortSignal) =>
+      new Promise<void>((resolve, reject) => {
+        const set = waiting.get(id) ?? new Set();
+        waiting.set(id, set);
+        const done = () => {
+          signal.removeEventListener('abort', abort);
+          resolve();
+        };
+        const abort = () => {
+          set.delete(done);
+          reject(signal.reason as Error);
+        };
+        set.add(done);
+        if (signal.aborted) abort();
+        else signal.addEventListener('abort', abort, { once: true });
+      }),
   };
 }
 
