@@ -12,12 +12,17 @@ import {
   RemoveContainerRequest,
   StopPodSandboxRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
-import { after, describe, it } from 'mocha';
-import { startTestRegistry } from './harness/images.ts';
-import { assertNothingLeaked, snapshotHost } from './harness/leaks.ts';
+import { after, before, describe, it } from 'mocha';
 import { playCadvisor, type Seen } from './harness/played-cadvisor.ts';
-import { exec, pidOf, pull, runPod, shellContainer, startContainer } from './harness/pods.ts';
-import { eventually, startStack } from './harness/stack.ts';
+import {
+  exec,
+  pidOf,
+  type RunningPod,
+  runPod,
+  shellContainer,
+  startContainer,
+} from './harness/pods.ts';
+import { eventually } from './harness/stack.ts';
 import { HOST_KERNEL_HANDLERS, stackSuite } from './harness/suite.ts';
 
 const MIB = 1024 * 1024;
@@ -51,12 +56,32 @@ function seenAs(seen: ReadonlyMap<string, Seen>, id: string): Seen {
 describe("the kubelet's cAdvisor", () => {
   const { base, socket, config } = place();
   const cadvisor = playCadvisor(socket);
-  const suite = stackSuite({ config });
+  const suite = stackSuite();
+  const earlier = kubeletPod(NamespaceMode.CONTAINER);
+  let old: RunningPod;
+  before('a pod, and the key turned on under it', async () => {
+    const { image, stack } = suite;
+    old = await runPod(stack, { image, script: 'sleep 1000', pod: earlier });
+    assert.equal((await stack.cribus('down')).code, 0);
+    await writeFile(join(stack.root, 'etc', 'cribus.toml'), config);
+    assert.equal((await stack.cribus('up', '--detach')).code, 0);
+  });
   after(() => {
     assert.equal(existsSync(dirname(socket)), false, 'the socket goes with the stack');
     rmSync(base, { recursive: true });
   });
   const labels = { 'io.kubernetes.container.name': 'main', 'io.kubernetes.pod.name': 'web' };
+
+  it('finds what is created once its socket is configured, while older containers of the same pod stay as they are', async () => {
+    const { image, cri } = suite;
+    const added = shellContainer(image, 'sleep 1000', { name: 'added' });
+    const id = await startContainer(cri, old.podId, added, old.config);
+    const seen = await cadvisor.look(earlier.linux.cgroupParent);
+    assert.deepEqual([...seen.keys()], [id]);
+    assert.equal((await exec(cri, old.containerId, ['true'])).exitCode, 0);
+    const { containerId } = old;
+    await cri.call('removeContainer', RemoveContainerRequest.fromPartial({ containerId }));
+  });
 
   it('is told where the node stores its containers', async () => {
     assert.deepEqual(await cadvisor.info(), {
@@ -140,38 +165,5 @@ describe("the kubelet's cAdvisor", () => {
     assert.ok(cpuNs > 10_000_000n, `${cpuNs} ns`);
     assert.ok(memoryBytes > 1_000_000n, `${memoryBytes} bytes`);
     assert.ok(receivedBytes !== undefined, 'the interface of the pod is seen');
-  });
-});
-
-describe("a node on which the kubelet's cAdvisor is let in later", () => {
-  it('keeps the containers that it has, and names the cgroups of new ones anew', async () => {
-    const host = snapshotHost();
-    const { base, socket, config } = place();
-    const stack = await startStack();
-    try {
-      const registry = await startTestRegistry();
-      try {
-        const image = registry.busybox;
-        await pull(stack.cri, image);
-        const pod = kubeletPod(NamespaceMode.CONTAINER);
-        const old = await runPod(stack, { image, script: 'sleep 1000', pod });
-        assert.equal((await stack.cribus('down')).code, 0);
-        await writeFile(join(stack.root, 'etc', 'cribus.toml'), config);
-        assert.equal((await stack.cribus('up', '--detach')).code, 0);
-        const added = shellContainer(image, 'sleep 1000', { name: 'added' });
-        const id = await startContainer(stack.cri, old.podId, added, old.config);
-        const seen = await playCadvisor(socket).look(pod.linux.cgroupParent);
-        assert.deepEqual([...seen.keys()], [id]);
-        assert.equal((await exec(stack.cri, old.containerId, ['true'])).exitCode, 0);
-        const removal = RemoveContainerRequest.fromPartial({ containerId: old.containerId });
-        await stack.cri.call('removeContainer', removal);
-      } finally {
-        await registry.stop();
-      }
-    } finally {
-      await stack.destroy();
-      rmSync(base, { recursive: true });
-    }
-    assertNothingLeaked(host);
   });
 });
