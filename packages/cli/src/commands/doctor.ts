@@ -5,6 +5,7 @@ import { createInterface } from 'node:readline/promises';
 import type { Config } from '@cribus/chassis/config.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { Invocation } from '../arguments.ts';
+import { checkCadvisor } from '../doctor/cadvisor-check.ts';
 import { type Finding, ok, problem, warning } from '../doctor/finding.ts';
 import { checkHost } from '../doctor/host-checks.ts';
 import { findLeftovers, type Leftover } from '../doctor/leftovers.ts';
@@ -68,7 +69,7 @@ async function checkStack(
     const text = state === 'dead' ? 'it does not run' : 'it runs and does not answer';
     return problem(name, text, `its log says why: ${config.roots.log}/${name}.log`);
   });
-  return { isRunning: true, findings };
+  return { isRunning: true, findings: [...findings, ...(await checkCadvisor(config))] };
 }
 
 function printFinding({ about, level, text, advice }: Finding): void {
