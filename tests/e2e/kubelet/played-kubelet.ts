@@ -38,6 +38,8 @@ export const POD_UID = 'io.kubernetes.pod.uid';
 const RELIST_MS = 1_000;
 /** Between two looks at a pod for which somebody waits, as with PLEGOnDemandRelist. */
 const LOOK_MS = 150;
+/** When what events told counts as fresh without a newer one; the kubelet's globalCacheUpdatePeriod is 5 s. */
+const EVENTS_FRESH_MS = 1_000;
 /** What `kubectl get pod -o yaml` shows of a container. */
 export interface ShownContainer {
   readonly state: 'waiting' | 'running' | 'terminated';
@@ -64,6 +66,8 @@ export class PlayedKubelet implements NodeHands {
   readonly #signatures = new Map<string, string>();
   readonly #stopped = new AbortController();
   #relisting: Promise<void> = Promise.resolve();
+  /** While it follows events: when it last did something for a pod, in milliseconds since 1970. */
+  #synced: Map<string, number> | undefined;
 
   constructor(client: KubeletClient, paths: NodePaths) {
     this.client = client;
@@ -82,7 +86,7 @@ export class PlayedKubelet implements NodeHands {
     const loop = async () => {
       while (!this.#stopped.signal.aborted) {
         // While the runtime is away the kubelet says so and asks again in a second.
-        await this.relist().catch(() => undefined);
+        if (this.#synced === undefined) await this.relist().catch(() => undefined);
         await sleep(RELIST_MS, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
       }
     };
@@ -92,6 +96,12 @@ export class PlayedKubelet implements NodeHands {
   async stopRelisting(): Promise<void> {
     this.#stopped.abort();
     await this.#relisting;
+  }
+
+  /** With Evented PLEG: no more relists but those that are asked for; or back to the generic one. */
+  followEvents(how: 'from now on' | 'no more'): void {
+    this.#synced = how === 'no more' ? undefined : new Map();
+    this.#signatures.clear();
   }
 
   /** What the API server says should run. */
@@ -166,13 +176,23 @@ export class PlayedKubelet implements NodeHands {
 
   async syncAll(): Promise<void> {
     const pods = [...this.#pods.values()].filter(({ uid }) => !this.#terminating.has(uid));
-    await Promise.all(
+    const syncs = await Promise.allSettled(
       pods.map(async (pod) => {
-        await this.relist(pod.uid);
+        if (this.#synced === undefined) await this.relist(pod.uid);
+        else if (!this.#isFresh(pod.uid, this.#synced)) return;
         await this.#prober.probeAll(pod, this.statusOf(pod));
         await this.#sync(pod);
       }),
     );
+    // None goes on when this returns, or two would act for one pod.
+    for (const sync of syncs) if (sync.status === 'rejected') throw sync.reason;
+  }
+
+  /** As GetNewerThan of the kubelet's cache: a status from before the last sync is waited for. */
+  #isFresh(uid: string, synced: ReadonlyMap<string, number>): boolean {
+    const atMs = synced.get(uid) ?? 0;
+    const knownAtMs = Number((this.#cache.get(uid)?.timestamp ?? 0n) / 1_000_000n);
+    return knownAtMs > atMs || Date.now() - atMs > EVENTS_FRESH_MS;
   }
 
   /** Lists all, or what is of one pod, and inspects what changed, one after another. */
@@ -209,6 +229,11 @@ export class PlayedKubelet implements NodeHands {
     return true;
   }
 
+  /** A sandbox of it was removed. */
+  forgetPod(uid: string): void {
+    this.#cache.delete(uid);
+  }
+
   async #inspect(
     sandboxes: readonly PodSandbox[],
     containers: readonly Container[],
@@ -222,6 +247,11 @@ export class PlayedKubelet implements NodeHands {
       const request = { podSandboxId, verbose: false };
       const answer = await unlessGone(this.client.ask('podSandboxStatus', request));
       if (answer?.status !== undefined) found.sandboxes.push(answer.status);
+      if (this.#synced !== undefined && answer !== undefined && answer.timestamp > 0n) {
+        // With Evented PLEG this one answer has it all, and says of when it is.
+        found.containers.push(...newestFirst(answer.containersStatuses));
+        return { ...found, timestamp: answer.timestamp };
+      }
     }
     for (const { id: containerId } of containers) {
       const request = { containerId, verbose: false };
@@ -237,7 +267,8 @@ export class PlayedKubelet implements NodeHands {
     // A pod that has ended is ended once; one that is made again is always ended first.
     if (actions.killPod && (isAlive(status) || actions.createSandbox !== undefined)) {
       await killPod(this, pod, status);
-      await this.relist(pod.uid);
+      if (this.#synced === undefined) await this.relist(pod.uid);
+      else this.#synced.set(pod.uid, Date.now());
     }
     await Promise.all(actions.kill.map((one) => killContainer(this, pod, one)));
     const isIdle = actions.start.length === 0 && actions.createSandbox === undefined;
@@ -251,7 +282,8 @@ export class PlayedKubelet implements NodeHands {
     for (const container of actions.start) {
       await this.#starts.start({ pod, container, sandboxId, sandboxConfig: config, status });
     }
-    await this.relist(pod.uid);
+    if (this.#synced === undefined) await this.relist(pod.uid);
+    else this.#synced.set(pod.uid, Date.now());
   }
 
   async #runSandbox(pod: PodManifest, config: PodSandboxConfig): Promise<string> {
@@ -329,6 +361,6 @@ export class PlayedKubelet implements NodeHands {
   }
 }
 
-function newestFirst<T extends { readonly createdAt: bigint }>(items: readonly T[]): T[] {
+export function newestFirst<T extends { readonly createdAt: bigint }>(items: readonly T[]): T[] {
   return items.toSorted((one, other) => Number(other.createdAt - one.createdAt));
 }
