@@ -159,6 +159,10 @@ describe('cgroup v2 on a tree of plain files', () => {
     assert.equal(handedDown('pods'), '+memory');
     assert.ok(!existsSync(join(root, 'pods', 'one', 'cgroup.subtree_control')));
     assert.equal(host.create('/pods/one'), false);
+    writeFileSync(join(root, 'pods', 'cgroup.subtree_control'), '');
+    assert.equal(host.createBelow('/pods', 'two'), true);
+    assert.equal(handedDown('pods'), '', 'the pod is not ours to change');
+    assert.equal(host.removeEmpty('/pods/two'), true);
     host.remove('/pods/one');
     assert.equal(host.exists('/pods/one'), false);
   });

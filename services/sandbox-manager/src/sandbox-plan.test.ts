@@ -7,7 +7,7 @@ import { RunPodSandboxRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { describe, it } from 'mocha';
 import { checkPodCidr } from './network/pod-cidr.ts';
 import { parseQuantity } from './network/quantity.ts';
-import { cgroupsAbove, topmostAbsent } from './pod-cgroup.ts';
+import { cgroupsAbove, metricsCgroup, topmostAbsent } from './pod-cgroup.ts';
 import { planSandbox } from './sandbox-plan.ts';
 import { sysctlFile } from './sysctls.ts';
 
@@ -111,6 +111,17 @@ describe('sandbox plan', () => {
     assert.equal(topmostAbsent(present(), '/a/b/c'), '/a');
     assert.equal(topmostAbsent(present('/a'), '/a/b/c'), '/a/b');
     assert.equal(topmostAbsent(present('/a', '/a/b'), '/a/b/c'), '');
+  });
+
+  it('names the cgroup by which cAdvisor finds the network of a pod that has one', () => {
+    const of = (parent: string, hostNetwork = false) =>
+      metricsCgroup('5a', { parent, hostNetwork });
+    assert.equal(of('/kubepods/pod1'), '/kubepods/pod1/crio-5a.scope');
+    const slice = '/kubepods.slice/kubepods-pod1.slice';
+    assert.equal(of('kubepods-pod1.slice'), `${slice}/crio-5a.scope`);
+    assert.equal(of(slice), `${slice}/crio-5a.scope`);
+    assert.equal(of(''), '');
+    assert.equal(of('/kubepods/pod1', true), '');
   });
 
   it('plans the user namespace of a pod, whose groups bound who may ping', () => {
