@@ -161,16 +161,14 @@ function checkedDestination(mount: Mount, invalid: Invalid): string {
 
 /**
  * api.proto, Mount: recursive_read_only needs readonly and PRIVATE; images are only read. What the
- * handler can't is refused.
+ * handler can't is refused. Of a pod with an image among its volumes, the kubelet gives each mount's
+ * sub-path as image_sub_path, also of volumes that are none: there the host path has it in already.
  */
 function checkMode(mount: Mount, input: SpecInput, invalid: Invalid): void {
   const field = `mounts[${quoted(mount.containerPath)}]`;
   const image = isImage(mount);
   if (image && mount.hostPath !== '') throw invalid(field, 'both image and host_path are given');
   if (image && !mount.readonly) throw invalid(field, 'an image is mounted read-only: set readonly');
-  if (!image && mount.imageSubPath !== '') {
-    throw invalid(field, 'image_sub_path is given without an image');
-  }
   if (image && mount.propagation === MountPropagation.PROPAGATION_BIDIRECTIONAL) {
     throw invalid(field, 'an image has no mounts to propagate');
   }

@@ -12,21 +12,24 @@ import { eventually, type Stack, startStack } from '@cribus/e2e/harness/stack.ts
 import { removeAllPods } from '@cribus/e2e/harness/suite.ts';
 import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
-import { after, before } from 'mocha';
+import { after, afterEach, before } from 'mocha';
 import { createKubelet, type Kubelet, NODE } from './kubelet.ts';
+import { type ApiServer, startApiServer } from './played-api-server.ts';
 import { type ContainerStatus, isReady, type Pod, type PodView, statusOf } from './pod.ts';
 
 export interface NodeOptions {
   /** The handler of pods that name none, as all do where no API server tells of RuntimeClasses. */
   readonly handler?: string;
   readonly featureGates?: Readonly<Record<string, boolean>>;
-  /** Made before the kubelet starts; its end comes after the kubelet's. */
-  readonly apiServer?: () => Promise<{ readonly kubeconfig: string; close(): Promise<void> }>;
+  /** True for a kubelet that has an API server, a played one. */
+  readonly inCluster?: boolean;
 }
 
 export interface KubeletNode {
   readonly stack: Stack;
   readonly kubelet: Kubelet;
+  /** Fails where the kubelet stands alone. */
+  readonly api: ApiServer;
   readonly registry: TestRegistry;
   /** The reference of busybox, which nobody has pulled yet. */
   readonly image: string;
@@ -56,10 +59,13 @@ export interface KubeletNode {
 }
 
 const POD_BUDGET_MS = 60_000;
+/** Of the kubelet's log, for a test that failed. */
+const COMPLAINTS_MAX = 20;
 
 interface Running {
   readonly stack: Stack;
   readonly kubelet: Kubelet;
+  readonly api: ApiServer | undefined;
   readonly registry: TestRegistry;
   readonly directory: string;
 }
@@ -80,9 +86,16 @@ export function kubeletNode(options: NodeOptions = {}): KubeletNode {
     undos.push(() => assertNothingLeaked(host));
     running = await startNode(options, cgroup, undos);
   });
+  afterEach(function () {
+    if (this.currentTest?.state !== 'failed' || running === undefined) return;
+    console.log(
+      running.kubelet.log().split('\n').filter(isComplaint).slice(-COMPLAINTS_MAX).join('\n'),
+    );
+  });
   after(async () => {
     if (running !== undefined) {
       for (const name of placed) running.kubelet.remove(name);
+      for (const name of running.api?.podNames() ?? []) running.api?.deletePod(name);
       await withoutPods(running);
     }
     for (const undo of undos.toReversed()) await undo();
@@ -105,6 +118,11 @@ export function kubeletNode(options: NodeOptions = {}): KubeletNode {
     },
     get kubelet() {
       return get().kubelet;
+    },
+    get api() {
+      const { api } = get();
+      assert.ok(api !== undefined, 'the kubelet stands alone');
+      return api;
     },
     get registry() {
       return get().registry;
@@ -178,14 +196,14 @@ root = "${cgroup}/cribus"
   undos.push(() => stack.destroy());
   // What a test that failed half-way has left to the kubelet, which is no more.
   undos.push(() => removeAllPods(stack.cri));
-  const apiServer = await options.apiServer?.();
-  if (apiServer !== undefined) undos.push(() => apiServer.close());
+  const api = options.inCluster === true ? await startApiServer(directory) : undefined;
+  undos.push(() => api?.close());
   mkdirSync(join(directory, 'volumes'));
   const kubelet = await createKubelet({
     directory,
     endpoint: stack.cri.endpoint,
     cgroup,
-    ...(apiServer === undefined ? {} : { kubeconfig: apiServer.kubeconfig }),
+    ...(api === undefined ? {} : { kubeconfig: api.kubeconfig }),
   });
   undos.push(() => kubelet.close());
   // The kubelet's bind mount of its own directory, and volumes that it had no time for.
@@ -194,7 +212,12 @@ root = "${cgroup}/cribus"
   });
   undos.push(() => kubelet.stop());
   await kubelet.start(options.featureGates);
-  return { stack, kubelet, registry, directory };
+  return { stack, kubelet, api, registry, directory };
+}
+
+/** A line of a warning or an error (klog). */
+function isComplaint(line: string): boolean {
+  return /^[EW]\d{4} /.test(line);
 }
 
 /** Until the kubelet has ended every pod, and no container is left in the runtime. */

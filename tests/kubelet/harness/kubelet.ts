@@ -150,6 +150,8 @@ function configuration(parts: ConfigurationParts): object {
     podLogsDir: parts.podLogs,
     volumePluginDir: join(parts.directory, 'volume-plugins'),
     cgroupRoot: parts.cgroup,
+    // An API server that is played speaks no protobuf.
+    contentType: 'application/json',
     address: '127.0.0.1',
     port: parts.ports.secure,
     readOnlyPort: parts.ports.readOnly,
