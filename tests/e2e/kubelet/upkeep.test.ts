@@ -6,9 +6,10 @@ import { buildImage, pushImage } from '@cribus/cli/tour/image.ts';
 import { GRPC_CODE } from '@cribus/contracts/failure.ts';
 import {
   CgroupDriver,
-  ContainerStatsRequest,
+  ImageFsInfoRequest,
   ImageStatusRequest,
   type LinuxPodSandboxStats,
+  ListContainerStatsRequest,
   ListMetricDescriptorsRequest,
   ListPodSandboxMetricsRequest,
   ListPodSandboxStatsRequest,
@@ -286,14 +287,18 @@ describe("a node's upkeep by its kubelet", () => {
       }
       return true;
     });
-    // Of a kubelet with the provider of before, whose eviction needs them.
-    for (const { pod } of pods) {
-      const containerId = kubelet.containerOf(pod, 'one').id;
-      const { stats } = await client.ask(
-        'containerStats',
-        ContainerStatsRequest.fromPartial({ containerId }),
-      );
-      assert.ok((stats?.writableLayer?.timestamp ?? 0n) > 0n);
+    // Every ten seconds, for evictions, also of a kubelet that has the other figures from cAdvisor.
+    const { stats } = await client.ask(
+      'listContainerStats',
+      ListContainerStatsRequest.fromPartial({ filter: {} }),
+    );
+    const info = await client.ask('imageFsInfo', ImageFsInfoRequest.fromPartial({}));
+    const filesystems = [...info.imageFilesystems, ...info.containerFilesystems];
+    const mountpoints = filesystems.map(({ fsId }) => fsId?.mountpoint);
+    assert.equal(stats.length, pods.length * 2);
+    for (const { writableLayer } of stats) {
+      assert.ok((writableLayer?.timestamp ?? 0n) > 0n);
+      assert.ok(mountpoints.includes(writableLayer?.fsId?.mountpoint));
     }
   });
 });
