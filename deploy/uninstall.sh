@@ -23,6 +23,11 @@ if [ -d /run/systemd/system ]; then
 fi
 # Brings the stack up for a moment where pods are left, removes them, and puts the host back.
 [ ! -x /usr/bin/cribus ] || cribus down --pods
+# The profile of RuntimeDefault, which the kernel would keep.
+apparmor=/sys/kernel/security/apparmor
+if grep -qs '^cribus-default ' "$apparmor/profiles"; then
+  printf cribus-default > "$apparmor/.remove" || true
+fi
 rm -rf -- /usr/lib/cribus /usr/bin/cribus /run/cribus
 rm -f -- /lib/systemd/system/cribus.target /lib/systemd/system/cribus-*
 [ ! -d /run/systemd/system ] || systemctl daemon-reload

@@ -22,11 +22,13 @@ const splitOff = {
   },
 };
 
-/** Builds dist/; resolves to the number of files written. */
-export async function build() {
+/**
+ * Builds dist/, or what stands for it; resolves to the number of files written. Records of a build with
+ * a raise are of a later format, as those of a next version would be.
+ */
+export async function build({ dist = join(root, 'dist'), recordFormatRaise = 0 } = {}) {
   const { build: bundle } = await import('esbuild');
   const version = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version;
-  const dist = join(root, 'dist');
   const result = await bundle({
     absWorkingDir: root,
     entryPoints: entryPoints(),
@@ -48,7 +50,10 @@ export async function build() {
     // A native module can't be bundled.
     external: ['koffi'],
     plugins: [splitOff],
-    define: { 'process.env.CRIBUS_VERSION': JSON.stringify(version) },
+    define: {
+      'process.env.CRIBUS_VERSION': JSON.stringify(version),
+      'process.env.CRIBUS_RECORD_FORMAT_RAISE': String(recordFormatRaise),
+    },
     banner: {
       js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
     },

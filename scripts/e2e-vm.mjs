@@ -1,8 +1,9 @@
-// `npm run e2e:vm [TEST...]`: the end-to-end tests that need systemd, cgroup v2, AppArmor, criu or a
-// reboot, in a virtual machine made from Debian packages.
+// `npm run e2e:vm [PHASE...]`: the end-to-end tests that need systemd, cgroup v2, AppArmor, criu or a
+// reboot, in a virtual machine made from Debian packages; tests/vm/phases.ts lists the phases.
 import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { buildOtherPackage } from './other-package.mjs';
 import { buildPackage } from './package.mjs';
 import { pinnedNode } from './pinned-node.mjs';
 import { setupOrExit } from './setup.mjs';
@@ -17,9 +18,14 @@ const TOOLS = {
     process.arch === 'x64' ? 'qemu-system-x86' : 'qemu-system-arm',
 };
 
+function find(program) {
+  const { stdout } = spawnSync('sh', ['-c', `command -v ${program}`], { encoding: 'utf8' });
+  return stdout.trim();
+}
+
 await setupOrExit();
 const missing = Object.entries(TOOLS)
-  .filter(([program]) => spawnSync('sh', ['-c', `command -v ${program}`]).status !== 0)
+  .filter(([program]) => find(program) === '')
   .map(([, name]) => name);
 if (missing.length > 0) {
   console.log(`· Installing ${missing.join(', ')}`);
@@ -31,12 +37,14 @@ if (missing.length > 0) {
     process.exit(1);
   }
 }
-console.log('· Building the Debian package in two versions, for an upgrade');
-buildPackage(join(root, 'dist-package'));
-buildPackage(join(root, 'dist-package'), '99.0.0');
+console.log('· Building the Debian package, and another version of it for upgrades');
+const packages = join(root, 'dist-package');
+await buildPackage(packages);
+console.log(`  the other version is ${await buildOtherPackage(join(packages, 'other'))}`);
+const words = process.argv.slice(2).filter((word) => word !== '--');
 const result = spawnSync(
   pinnedNode(root),
-  [join(root, 'tests', 'vm', 'run.ts'), root, ...process.argv.slice(2)],
+  [join(root, 'tests', 'vm', 'run.ts'), root, find('critest'), ...words],
   {
     stdio: 'inherit',
     env: { ...process.env, NODE_OPTIONS: '--disable-warning=ExperimentalWarning' },

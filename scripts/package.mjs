@@ -13,13 +13,20 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { build } from './build.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const ARCHITECTURES = { x64: 'amd64', arm64: 'arm64' };
 const SCRIPTS = ['postinst', 'prerm', 'postrm'];
 
-/** Builds the package below `directory`; resolves to its path. */
-export function buildPackage(directory, version = packageVersion()) {
+/**
+ * Builds the package below `directory`; resolves to its path. One with a raise stands for a next version:
+ * its services write records of a later format.
+ */
+export async function buildPackage(
+  directory,
+  { version = packageVersion(), recordFormatRaise = 0 } = {},
+) {
   const arch = ARCHITECTURES[process.arch];
   if (arch === undefined) throw new Error(`there is no package for ${process.arch}`);
   const stage = mkdtempSync(join(tmpdir(), 'cribus-package-'));
@@ -27,6 +34,9 @@ export function buildPackage(directory, version = packageVersion()) {
     // dpkg-deb takes the modes of the tree as they are.
     chmodSync(stage, 0o755);
     run('sh', [join(root, 'deploy', 'install.sh'), '--destdir', stage]);
+    if (recordFormatRaise > 0) {
+      await build({ dist: join(stage, 'usr', 'lib', 'cribus', 'dist'), recordFormatRaise });
+    }
     const [kilobytes] = run('du', ['-sk', stage]).split('\t');
     const control = join(stage, 'DEBIAN');
     mkdirSync(control, { mode: 0o755 });
@@ -63,5 +73,5 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     console.error('It is not built yet: run npm run setup first.');
     process.exit(1);
   }
-  console.log(buildPackage(join(root, 'dist-package')));
+  console.log(await buildPackage(join(root, 'dist-package')));
 }

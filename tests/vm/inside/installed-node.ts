@@ -1,41 +1,108 @@
-// The node that the Debian package makes, as its tests see it.
+// The node that the Debian package or the installer makes, as its tests see it. Each phase calls
+// provideNode, so that it can run after others or alone.
 
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync } from 'node:fs';
-import { StatusRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  ListPodSandboxRequest,
+  NamespaceMode,
+  RemovePodSandboxRequest,
+  StatusRequest,
+  StopPodSandboxRequest,
+} from '@cribus/contracts/gen/cri/v1/api.ts';
 import { type Cri, connectCri } from '@cribus/e2e/harness/cri.ts';
 import { startTestRegistry, type TestRegistry } from '@cribus/e2e/harness/images.ts';
-import { type RunningPod, runPod } from '@cribus/e2e/harness/pods.ts';
+import { pull, type RunningPod, runPod } from '@cribus/e2e/harness/pods.ts';
 import { eventually, type Stack } from '@cribus/e2e/harness/stack.ts';
 
 /** Kept over reboots of the machine. */
 export const STATE = process.env['CRIBUS_TESTS_STATE'] ?? '/var/lib/cribus-tests';
-const SOCKET = 'unix:///run/cribus/cribus.sock';
+export const ENDPOINT = 'unix:///run/cribus/cribus.sock';
+export const CONFIG = '/etc/cribus/cribus.toml';
+/** The tree that is tested, on a disk that is only read. */
+export const TREE = fileURLToPath(new URL('../../../', import.meta.url));
 /** Software emulation: what takes a second elsewhere. */
 const SETTLE_MS = 300_000;
+const PACKAGES = join(TREE, 'dist-package');
+
+const BRIDGE = JSON.stringify({
+  cniVersion: '1.0.0',
+  name: 'pods',
+  plugins: [
+    {
+      type: 'bridge',
+      bridge: 'cni0',
+      isGateway: true,
+      ipMasq: true,
+      ipam: { type: 'host-local', ranges: [[{ subnet: '10.85.0.0/24' }]] },
+    },
+    { type: 'portmap', capabilities: { portMappings: true } },
+  ],
+});
+
+export type CgroupDriver = 'systemd' | 'cgroupfs';
 
 export interface InstalledNode {
   /** Where pods' logs go; the tests' pods are made as for a stack of their own. */
   readonly root: string;
   readonly cri: Cri;
   readonly registry: TestRegistry;
+  /** As `/kubepods.slice/kubepods-podX.slice`: the cgroup of a pod, as a kubelet with the driver names it. */
+  cgroupParent(pod: string): string;
   close(): Promise<void>;
 }
 
-/** Waits until CRI says that runtime and network are ready. */
-export async function openNode(): Promise<InstalledNode> {
+/** A ready node with this cgroup driver and busybox; the package is installed where nothing is. */
+export async function provideNode(
+  driver: CgroupDriver = 'systemd',
+  install: () => void = installPackage,
+): Promise<InstalledNode> {
+  if (!existsSync('/usr/lib/cribus')) {
+    // Before its first start, so that the package has to leave it alone.
+    mkdirSync('/etc/cribus', { recursive: true });
+    writeFileSync(CONFIG, `[cgroups]\ndriver = "${driver}"\n`);
+    mkdirSync('/etc/cni/net.d', { recursive: true });
+    writeFileSync('/etc/cni/net.d/10-bridge.conflist', BRIDGE);
+    install();
+  } else if (!readFileSync(CONFIG, 'utf8').includes(`"${driver}"`)) {
+    await switchDriver(driver);
+  }
+  const node = await openNode(driver);
+  await pull(node.cri, node.registry.busybox);
+  return node;
+}
+
+/** As docs/kubernetes.md says it: on a drained node, in the file and by one command. */
+async function switchDriver(driver: CgroupDriver): Promise<void> {
+  const cri = connectCri(ENDPOINT);
+  try {
+    await settle({ cri });
+    await removePods({ cri });
+  } finally {
+    cri.close();
+  }
+  writeFileSync(CONFIG, `[cgroups]\ndriver = "${driver}"\n`);
+  run('systemctl', 'restart', 'cribus-prepare.service', 'cribus.target');
+}
+
+/** Of the node that is installed, as soon as CRI says that runtime and network are ready. */
+export async function openNode(driver: CgroupDriver = 'systemd'): Promise<InstalledNode> {
+  mkdirSync(STATE, { recursive: true });
   const registry = await startTestRegistry();
-  const cri = connectCri(SOCKET);
-  const node = {
+  const cri = connectCri(ENDPOINT);
+  const node: InstalledNode = {
     root: STATE,
     cri,
     registry,
+    cgroupParent: (pod) =>
+      driver === 'systemd' ? `/kubepods.slice/kubepods-pod${pod}.slice` : `/kubepods/pod${pod}`,
     close: async () => {
       cri.close();
       await registry.stop();
     },
   };
-  mkdirSync(STATE, { recursive: true });
   await settle(node);
   return node;
 }
@@ -54,25 +121,47 @@ export async function settle(node: Pick<InstalledNode, 'cri'>): Promise<void> {
   );
 }
 
-/** A pod that sleeps, in the slice that a kubelet would have made for it. */
-export function startPod(
-  node: InstalledNode,
-  handler: string,
-  cgroupParent: string,
-): Promise<RunningPod> {
+export type PodOptions = Omit<Parameters<typeof runPod>[1], 'image' | 'script' | 'pod'> & {
+  readonly script?: string;
+  /** For the name of the pod's cgroup. */
+  readonly podUid?: string;
+};
+
+/** A pod that sleeps, or does what it is told, in the cgroup that a kubelet would have named. */
+export function startPod(node: InstalledNode, options: PodOptions = {}): Promise<RunningPod> {
+  const { podUid = 'd1f0', ...rest } = options;
   // Of a stack of their own pods need only these two.
   return runPod(node as Pick<Stack, 'root' | 'cri'> as Stack, {
     image: node.registry.busybox,
     script: 'trap "exit 0" TERM; while :; do sleep 1; done',
-    handler,
-    pod: { linux: { cgroupParent, securityContext: { namespaceOptions: { pid: 1 } } } },
+    pod: {
+      linux: {
+        cgroupParent: node.cgroupParent(podUid),
+        securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } },
+      },
+    },
+    ...rest,
   });
 }
 
-/** The processes of a container, by its cgroup (v2). */
-export function pidsOf(containerId: string): string {
-  const find = ['/sys/fs/cgroup', '-type', 'd', '-name', `*${containerId}*`];
-  const [cgroup = ''] = run('find', ...find).split('\n');
+/** Stops and removes every pod that there is. */
+export async function removePods({ cri }: Pick<InstalledNode, 'cri'>): Promise<void> {
+  const { items } = await cri.call('listPodSandbox', ListPodSandboxRequest.fromPartial({}));
+  for (const { id: podSandboxId } of items) {
+    await cri.call('stopPodSandbox', StopPodSandboxRequest.fromPartial({ podSandboxId }));
+    await cri.call('removePodSandbox', RemovePodSandboxRequest.fromPartial({ podSandboxId }));
+  }
+}
+
+/** The cgroups (v2) whose name holds the text, as directories. */
+export function cgroupsOf(name: string): string[] {
+  const found = run('find', '/sys/fs/cgroup', '-type', 'd', '-name', `*${name}*`);
+  return found === '' ? [] : found.split('\n');
+}
+
+/** The first process of a container, by its cgroup. */
+export function pidOf(containerId: string): string {
+  const [cgroup = ''] = cgroupsOf(containerId);
   return readFileSync(`${cgroup}/cgroup.procs`, 'utf8').split('\n')[0] ?? '';
 }
 
@@ -85,8 +174,14 @@ export function run(command: string, ...args: readonly string[]): string {
   return execFileSync(command, args, { encoding: 'utf8', stdio: 'pipe' }).trimEnd();
 }
 
-/** The package of this version, as the tree has it. */
-export function packageOf(version: string): string {
-  const arch = process.arch === 'x64' ? 'amd64' : 'arm64';
-  return new URL(`../../../dist-package/cribus_${version}_${arch}.deb`, import.meta.url).pathname;
+/** The package of this tree, or the one of another version. */
+export function packageFile(which: 'this' | 'other'): string {
+  const directory = which === 'this' ? PACKAGES : join(PACKAGES, 'other');
+  const file = readdirSync(directory).find((name) => name.endsWith('.deb'));
+  if (file === undefined) throw new Error(`${directory} has no package`);
+  return join(directory, file);
+}
+
+export function installPackage(): void {
+  run('dpkg', '--force-confold', '-i', packageFile('this'));
 }

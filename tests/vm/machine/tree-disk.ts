@@ -2,7 +2,7 @@
 // only build and check.
 
 import { execFile } from 'node:child_process';
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { build } from 'esbuild';
@@ -19,9 +19,13 @@ const SIZE = '3G';
 
 /**
  * Makes the disk at `file`. The tree is linked, not copied, so both must be on one file system. The
- * tests are bundled: in there, reading hundreds of sources would take minutes.
+ * tests are bundled: in there, reading hundreds of sources would take minutes. A critest of the host's
+ * is put beside them.
  */
-export async function makeTreeDisk(tree: string, file: string): Promise<void> {
+export async function makeTreeDisk(
+  tree: string,
+  { file, critest }: { readonly file: string; readonly critest: string },
+): Promise<void> {
   const stage = `${file}.tree`;
   await rm(stage, { recursive: true, force: true });
   await mkdir(join(stage, 'node_modules', '.pnpm'), { recursive: true });
@@ -35,7 +39,9 @@ export async function makeTreeDisk(tree: string, file: string): Promise<void> {
     for (const name of await readdir(store)) {
       if (!TOOLS.test(name)) await link(join(store, name), join(stage, 'node_modules', '.pnpm'));
     }
-    await bundleTests(tree, join(stage, 'tests', 'vm', 'inside'));
+    const inside = join(stage, 'tests', 'vm', 'inside');
+    await bundleTests(tree, inside);
+    if (critest !== '') await copyFile(critest, join(inside, 'critest'));
     await mkdir(dirname(file), { recursive: true });
     await rm(file, { force: true });
     await execute('mkfs.ext4', ['-q', '-d', stage, file, SIZE]);

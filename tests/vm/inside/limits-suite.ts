@@ -1,0 +1,161 @@
+// What a cgroup driver must do on cgroup v2, for either of the two: limits set and changed, out of
+// memory told apart, figures counted, commands in the container's own cgroup, and nothing left.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import {
+  ContainerState,
+  ContainerStatsRequest,
+  type LinuxContainerResources,
+  PodSandboxStatsRequest,
+  RuntimeConfigRequest,
+  UpdateContainerResourcesRequest,
+} from '@cribus/contracts/gen/cri/v1/api.ts';
+import { containerStatus, exec } from '@cribus/e2e/harness/pods.ts';
+import { eventually } from '@cribus/e2e/harness/stack.ts';
+import { after, afterEach, before, describe, it } from 'mocha';
+import {
+  type CgroupDriver,
+  cgroupsOf,
+  type InstalledNode,
+  provideNode,
+  removePods,
+  run,
+  startPod,
+} from './installed-node.ts';
+
+const MIB = 1024n * 1024n;
+const PATIENCE_MS = 120_000;
+/** Memory of a shell of its own, beside which the container's first process lives on. */
+const HOG = 'x=a; while :; do x=$x$x$x$x; done';
+const BUSY = 'trap "exit 0" TERM; while :; do :; done';
+
+type Resources = Parameters<typeof LinuxContainerResources.fromPartial>[0];
+
+/** The weight that runc 1.1 and crun 1.8 make of shares (KEP-2254). */
+const weightOf = (shares: bigint) => String(1n + ((shares - 2n) * 9999n) / 262_142n);
+
+export function limitsSuite(driver: CgroupDriver): void {
+  describe(`the ${driver} driver on cgroup v2`, () => {
+    let node: InstalledNode;
+    before(async () => {
+      node = await provideNode(driver);
+    });
+    afterEach(() => removePods(node));
+    after(async () => {
+      await node?.close();
+    });
+
+    const cgroupOf = (containerId: string) => {
+      const found = cgroupsOf(containerId);
+      assert.equal(found.length, 1, found.join(', '));
+      return found[0] ?? '';
+    };
+    const limits = (containerId: string) => {
+      const read = (file: string) =>
+        readFileSync(`${cgroupOf(containerId)}/${file}`, 'utf8').trim();
+      return {
+        weight: read('cpu.weight'),
+        cpu: read('cpu.max'),
+        memory: read('memory.max'),
+        pids: read('pids.max'),
+      };
+    };
+    const start = (handler: string, resources: Resources, script?: string) =>
+      startPod(node, {
+        handler,
+        podUid: `f00d${driver.length}`,
+        container: { linux: { resources } },
+        ...(script === undefined ? {} : { script }),
+      });
+
+    it('is what a kubelet that asks is told', async () => {
+      const { linux } = await node.cri.call('runtimeConfig', RuntimeConfigRequest.fromPartial({}));
+      assert.equal(linux?.cgroupDriver, driver === 'systemd' ? 0 : 1);
+    });
+
+    for (const handler of ['runc', 'crun']) {
+      it(`limits a container of ${handler}, changes its limits while it runs, and keeps them when systemd reloads`, async () => {
+        const { containerId } = await start(handler, {
+          cpuShares: 512n,
+          cpuPeriod: 100_000n,
+          cpuQuota: 50_000n,
+          memoryLimitInBytes: 64n * MIB,
+          unified: { 'pids.max': '30' },
+        });
+        assert.ok(cgroupOf(containerId).includes(node.cgroupParent(`f00d${driver.length}`)));
+        assert.deepEqual(limits(containerId), {
+          weight: weightOf(512n),
+          cpu: '50000 100000',
+          memory: String(64n * MIB),
+          pids: '30',
+        });
+        const linux = { cpuShares: 256n, cpuQuota: 80_000n, memoryLimitInBytes: 96n * MIB };
+        await node.cri.call(
+          'updateContainerResources',
+          UpdateContainerResourcesRequest.fromPartial({ containerId, linux }),
+        );
+        const changed = {
+          weight: weightOf(256n),
+          cpu: '80000 100000',
+          memory: String(96n * MIB),
+          pids: '30',
+        };
+        assert.deepEqual(limits(containerId), changed);
+        run('systemctl', 'daemon-reload');
+        assert.deepEqual(limits(containerId), changed);
+        const { resources } = await containerStatus(node.cri, containerId);
+        assert.deepEqual(
+          [resources?.linux?.cpuQuota, resources?.linux?.memoryLimitInBytes],
+          [80_000n, 96n * MIB],
+        );
+      });
+
+      it(`tells who was killed for memory under ${handler}`, async () => {
+        const { containerId } = await start(handler, { memoryLimitInBytes: 32n * MIB }, HOG);
+        const { reason, exitCode } = await eventually(
+          'the end',
+          async () => {
+            const status = await containerStatus(node.cri, containerId);
+            return status.state === ContainerState.CONTAINER_EXITED && status;
+          },
+          PATIENCE_MS,
+        );
+        assert.deepEqual([reason, exitCode], ['OOMKilled', 137]);
+      });
+
+      it(`counts what a container of ${handler} and its pod use, and holds its commands`, async () => {
+        const pod = await start(handler, { memoryLimitInBytes: 64n * MIB }, BUSY);
+        const { containerId, podId: podSandboxId } = pod;
+        const { stats } = await eventually(
+          'two readings',
+          async () => {
+            const request = ContainerStatsRequest.fromPartial({ containerId });
+            const answer = await node.cri.call('containerStats', request);
+            return (answer.stats?.cpu?.usageNanoCores?.value ?? 0n) > 0n && answer;
+          },
+          PATIENCE_MS,
+        );
+        const { memory } = stats ?? {};
+        const free = memory?.availableBytes?.value ?? 0n;
+        assert.equal(free + (memory?.workingSetBytes?.value ?? 0n), 64n * MIB);
+        const request = PodSandboxStatsRequest.fromPartial({ podSandboxId });
+        const ofPod = (await node.cri.call('podSandboxStats', request)).stats?.linux;
+        const total = ofPod?.cpu?.usageCoreNanoSeconds?.value ?? 0n;
+        assert.ok(total >= (stats?.cpu?.usageCoreNanoSeconds?.value ?? 1n), `${total}`);
+        const said = await exec(node.cri, containerId, ['cat', '/proc/self/cgroup']);
+        assert.equal(said.stdout, '0::/\n', said.stderr);
+      });
+
+      it(`leaves no cgroup and no unit of a pod of ${handler}`, async () => {
+        const { containerId } = await start(handler, {});
+        await removePods(node);
+        assert.deepEqual(cgroupsOf(containerId), []);
+        assert.equal(
+          run('systemctl', 'list-units', '--all', '--plain', `*${containerId}*`).includes('.scope'),
+          false,
+        );
+      });
+    }
+  });
+}
