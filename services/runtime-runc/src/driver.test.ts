@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import type { Spec } from '@cribus/oci/spec.ts';
+import type { SpecRole } from '@cribus/runtime-worker/driver.ts';
 import { versionOf } from '@cribus/runtime-worker/engine-binary.ts';
 import { describe, it } from 'mocha';
 import { classify, describeDriver, flavourOf, parseFeatures } from './driver.ts';
@@ -58,5 +60,13 @@ describe('the driver of runc and crun', () => {
       assert.equal(features.recursiveReadOnlyMounts, knows, version);
     }
     assert.equal(crun.logPrefix, 'file:');
+    const spec = { annotations: { kept: 'yes' } } as unknown as Spec;
+    const role = { kind: 'container' } as SpecRole;
+    assert.equal(driver.amendSpec(spec, role), spec);
+    assert.deepEqual(
+      crun.amendSpec(spec, role).annotations,
+      { kept: 'yes', 'run.oci.systemd.subgroup': '' },
+      'the scope itself is limited, as by runc',
+    );
   });
 });

@@ -6,6 +6,7 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import { writeFileAtomic } from '@cribus/host/files.ts';
 import { listMounts } from '@cribus/host/mounts.ts';
 import { run } from '@cribus/host/spawn.ts';
+import type { Spec } from '@cribus/oci/spec.ts';
 import { type CheckpointAbility, probeCheckpoint } from '@cribus/runtime-worker/checkpoint/criu.ts';
 import type {
   DriverProbe,
@@ -135,9 +136,18 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     execMode: 'detached',
     portForward: ['netns'],
     limitsBy: probed.systemd ? 'engine' : 'cgroup',
-    amendSpec: (spec) => spec,
+    amendSpec: probed.flavour === 'crun' && probed.systemd ? withoutSubgroup : (spec) => spec,
     classify,
   };
+}
+
+/**
+ * Below a systemd scope crun makes a cgroup of its own, `container`, on cgroup v2, and limits that one.
+ * Figures, limits and who was killed for memory are looked for in the scope, as runc has it
+ * (crun.1, run.oci.systemd.subgroup).
+ */
+function withoutSubgroup(spec: Spec): Spec {
+  return { ...spec, annotations: { ...spec.annotations, 'run.oci.systemd.subgroup': '' } };
 }
 
 /** crun knows `rro` since 1.4 (its pull request 778), long before it has a `features` command. */
