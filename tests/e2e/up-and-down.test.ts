@@ -259,7 +259,7 @@ describe('what a person types wrong', () => {
 
   it('is an unknown command, option or argument, or one that is missing: the usage, and 2', async () => {
     const wrong: readonly (readonly [readonly string[], RegExp])[] = [
-      [['upp'], /^There is no command "upp"\.\nUsage: cribus help\n$/],
+      [['upp'], /^There is no command "upp"; did you mean "up"\?\nUsage: cribus help\n$/],
       [['pull'], /^cribus pull needs REF\.\nUsage: cribus pull \[--root DIR\] REF\n$/],
       [['pull', 'a', 'b'], /^cribus pull takes no argument "b"\.\nUsage/],
       [['up', '--detatch'], /^cribus up: Unknown option '--detatch'\.\nUsage: cribus up/],

@@ -23,7 +23,10 @@ describe('the command line', () => {
 
   it('answers one sentence for everything else', () => {
     const wrong: readonly (readonly [readonly string[], RegExp])[] = [
-      [['upp'], /^There is no command "upp"\.$/],
+      [['frobnicate'], /^There is no command "frobnicate"\.$/],
+      [['upp'], /^There is no command "upp"; did you mean "up"\?$/],
+      [['stauts'], /; did you mean "status"\?$/],
+      [['doktor'], /; did you mean "doctor"\?$/],
       [['constructor'], /^There is no command "constructor"\.$/],
       [['up', '--detatch'], /^cribus up: Unknown option '--detatch'\.$/],
       [['up', '--root'], /^cribus up: Option '--root <value>' argument missing\.$/],

@@ -124,7 +124,7 @@ const ALIASES: ReadonlyMap<string, CommandName> = new Map([
 export function parseCommandLine(words: readonly string[]): Invocation {
   const [first = 'help', ...rest] = words;
   const name = ALIASES.get(first) ?? first;
-  if (!isCommand(name)) throw new UsageError(`There is no command "${name}".`);
+  if (!isCommand(name)) throw new UsageError(noCommandSentence(name));
   const row: CommandRow = COMMANDS[name];
   const { values, positionals } = parseOptions(name, row, rest);
   const flags = new Set<string>();
@@ -146,6 +146,23 @@ function invocation(
 ): Invocation {
   const { root, config, ...values } = parts.texts;
   return { command, root, config, flags: parts.flags, values, operands: parts.operands };
+}
+
+function noCommandSentence(name: string): string {
+  const near = Object.keys(COMMANDS).find((command) => isNear(name, command));
+  const hint = near === undefined ? '' : `; did you mean "${near}"?`;
+  return `There is no command "${name}"${hint || '.'}`;
+}
+
+/** One letter too many, too few or wrong, or two that changed places. */
+function isNear(typed: string, meant: string): boolean {
+  let same = 0;
+  while (same < typed.length && typed[same] === meant[same]) same += 1;
+  const [a, b] = [typed.slice(same), meant.slice(same)];
+  const swapped = `${b[1] ?? ''}${b[0] ?? ''}${b.slice(2)}`;
+  return (
+    [b, swapped].includes(a) || a.slice(1) === b || a === b.slice(1) || a.slice(1) === b.slice(1)
+  );
 }
 
 function isCommand(name: string): name is CommandName {
