@@ -296,6 +296,9 @@ async function readConfig(args: readonly string[]): Promise<Config> {
     return parseConfig(text, { file: values.config, directory: values.root });
   } catch (error) {
     if (!isErrno(error, 'ENOENT', 'EACCES', 'EISDIR')) throw error;
+    if (isErrno(error, 'ENOENT')) {
+      throw new Failure('invalid_argument', `--config ${values.config}: there is no such file`);
+    }
     throw new Failure('invalid_argument', `${values.config} can not be read: ${oneLine(error)}`);
   }
 }

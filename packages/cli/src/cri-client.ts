@@ -32,8 +32,8 @@ export interface CriClient {
 
 const CALL_TIMEOUT_MS = 10_000;
 
-/** A client of a stack's CRI socket; it connects at the first call. */
-export function createCriClient(socket: string): CriClient {
+/** A client of a stack's CRI socket; it connects at the first call. `startHint`: how to start it. */
+export function createCriClient(socket: string, startHint = 'cribus up'): CriClient {
   const client = new Client(`unix:${socket}`, credentials.createInsecure(), {
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
     'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
@@ -61,7 +61,7 @@ export function createCriClient(socket: string): CriClient {
           timeoutMs === 0 ? {} : { deadline },
           (error, response) => {
             signal?.removeEventListener('abort', cancel);
-            if (error !== null) fail(failureOf(error, socket));
+            if (error !== null) fail(failureOf(error, socket, startHint));
             else done(response as never);
           },
         );
@@ -91,14 +91,14 @@ const KIND_OF_CODE = {
   [GRPC_CODE.DATA_LOSS]: 'data_loss',
 } as const;
 
-function failureOf(error: ServiceError, socket: string): Failure {
+function failureOf(error: ServiceError, socket: string, startHint: string): Failure {
   const kind = KIND_OF_CODE[error.code as keyof typeof KIND_OF_CODE] ?? 'bug';
   // gRPC's own words, when nobody listens on the socket.
   if (
     kind === 'unavailable' &&
     /^(No connection established|Connection dropped)/.test(error.details)
   ) {
-    return new Failure('unavailable', `nobody serves ${socket}: start it with "cribus up"`);
+    return new Failure('unavailable', `nobody serves ${socket}: start it with "${startHint}"`);
   }
   return new Failure(kind, error.details || error.message);
 }

@@ -8,6 +8,7 @@ import { createCriClient } from '../cri-client.ts';
 import { currentConfig } from '../stack/generated.ts';
 import { openStack, type Stack } from '../stack/open-stack.ts';
 import { describeParts, type PartReport } from '../stack/part-report.ts';
+import { startHint } from '../stack/start-hint.ts';
 import { age, table, wrapped } from '../table.ts';
 
 const STATUS_TIMEOUT_MS = 3_000;
@@ -104,7 +105,7 @@ function printJson({ stack, config, parts, runtime }: Report): void {
   console.log(JSON.stringify(report, undefined, 2));
 }
 
-function printText({ config, parts, runtime }: Report): void {
+function printText({ stack, config, parts, runtime }: Report): void {
   const rows = parts.map((part) => [
     part.name,
     part.state,
@@ -126,5 +127,8 @@ function printText({ config, parts, runtime }: Report): void {
   }
   for (const warning of runtime.warnings) {
     for (const line of wrapped(`warning   ${warning}`, ' '.repeat(10))) console.log(line);
+  }
+  if (parts.every(({ state }) => state === 'dead')) {
+    console.log(`\nNothing of it runs: start it with "${startHint(stack)}".`);
   }
 }

@@ -1,19 +1,21 @@
 // `cribus tour`: the tour on a stack that is up already.
 
 import { Failure } from '@cribus/contracts/failure.ts';
+import { VersionRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { Invocation } from '../arguments.ts';
 import { requireRoot } from '../require-root.ts';
 import { currentConfig } from '../stack/generated.ts';
 import { openStack } from '../stack/open-stack.ts';
-import { findUp } from '../stack/up-lock.ts';
+import { withStackClient } from '../stack/stack-client.ts';
 import { runTour } from '../tour/run-tour.ts';
 
 export async function runTourCommand(invocation: Invocation): Promise<number> {
   requireRoot('tour', 'the CRI socket is for root alone');
   const stack = await openStack(invocation);
-  if ((await findUp(stack.paths.roots)) === undefined) {
-    throw new Failure('unavailable', 'this stack is not up: start it with "cribus up" first');
-  }
+  // Raises unavailable, with how to start it, where nobody serves.
+  await withStackClient(invocation, (client) =>
+    client.call('version', VersionRequest.fromPartial({})),
+  );
   const ending = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.once(name, () => ending.abort(new Failure('cancelled', name)));

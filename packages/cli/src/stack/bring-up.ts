@@ -40,7 +40,7 @@ export interface RunningStack {
  */
 export async function bringUp(options: BringUpOptions): Promise<RunningStack> {
   const { stack } = options;
-  refuseWithoutCgroups();
+  refuseUnfitCgroups(stack.config);
   await makeDirectories(stack);
   const lock = await takeUpLock(stack.paths.roots);
   if (lock === undefined) throw await alreadyUp(stack);
@@ -83,21 +83,42 @@ async function startAll(options: BringUpOptions, lock: UpLock): Promise<RunningS
 /** Containers and engines pass through run and state by path, so these can be entered, not listed. */
 export async function makeDirectories(stack: Stack): Promise<void> {
   const { run, state, etc, log } = stack.paths.roots;
-  if (stack.directory !== undefined) await makeWithParents(stack.directory);
   const modes = [
     { path: etc, mode: 0o755 },
     { path: run, mode: 0o711 },
     { path: state, mode: 0o711 },
     { path: log, mode: 0o750 },
   ];
-  for (const { path, mode } of modes) {
-    await mkdir(path, { recursive: true, mode });
-    if (path !== etc) await chmod(path, mode);
+  try {
+    if (stack.directory !== undefined) await makeWithParents(stack.directory);
+    for (const { path, mode } of modes) {
+      await mkdir(path, { recursive: true, mode });
+      if (path !== etc) await chmod(path, mode);
+    }
+  } catch (error) {
+    throw unusable(stack, error);
   }
 }
 
+/** A directory that can't be made is a person's choice of a place. */
+function unusable({ directory }: Stack, error: unknown): unknown {
+  if (!isErrno(error, 'ENOENT', 'ENOTDIR', 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT')) {
+    return error;
+  }
+  const where = directory === undefined ? 'the directories of the stack' : `--root ${directory}`;
+  const why = error instanceof Error ? error.message : String(error);
+  return new Failure('invalid_argument', `${where} can't be used: ${why}`);
+}
+
 /** Else every service would fail for it, one after another. */
-function refuseWithoutCgroups(): void {
+function refuseUnfitCgroups({ cgroups }: Config): void {
+  // sd_booted(3) looks there.
+  if (cgroups.driver === 'systemd' && !existsSync('/run/systemd/system')) {
+    throw new Failure(
+      'wrong_state',
+      'cgroups.driver is "systemd", and no systemd runs here: set it to "cgroupfs"',
+    );
+  }
   try {
     detectCgroups();
   } catch (error) {

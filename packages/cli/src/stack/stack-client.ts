@@ -4,6 +4,7 @@ import type { Config } from '@cribus/chassis/config.ts';
 import { type CriClient, createCriClient } from '../cri-client.ts';
 import { currentConfig } from './generated.ts';
 import { openStack } from './open-stack.ts';
+import { startHint } from './start-hint.ts';
 
 /** Opens the stack, runs `work` with a client of its socket, and closes it. */
 export async function withStackClient<T>(
@@ -12,7 +13,7 @@ export async function withStackClient<T>(
 ): Promise<T> {
   const stack = await openStack(options);
   const config = await currentConfig(stack);
-  const client = createCriClient(config.gateway.socket);
+  const client = createCriClient(config.gateway.socket, startHint(stack));
   try {
     return await work(client, config);
   } finally {
