@@ -28,6 +28,12 @@ describe('cribus doctor', () => {
       assert.match(stdout, new RegExp(`^ok +${about} `, 'm'));
     }
     assert.match(stdout, /^ok +cri-gateway +running, pid \d+$/m);
+    assert.match(stdout, /^ok +socket +\S+cribus\.sock is served, closed to other users$/m);
+    assert.match(stdout, /^ok +credentials +\d+ files in /m);
+    assert.match(stdout, /^ok +leftovers +none of a crash$/m);
+    for (const about of ['clock', 'disk', 'iptables', 'network', 'file systems', 'modules']) {
+      assert.match(stdout, new RegExp(`^(ok|warn) +${about} `, 'm'));
+    }
     const lines = stdout.trimEnd().split('\n');
     assert.ok(lines.length <= 40, `${lines.length} lines`);
     for (const line of lines) assert.ok(line.length <= 100, line);

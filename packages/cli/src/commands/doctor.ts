@@ -9,6 +9,7 @@ import { checkCadvisor } from '../doctor/cadvisor-check.ts';
 import { type Finding, ok, problem, warning } from '../doctor/finding.ts';
 import { checkHost } from '../doctor/host-checks.ts';
 import { findLeftovers, type Leftover } from '../doctor/leftovers.ts';
+import { checkCredentials, checkSocket } from '../doctor/stack-checks.ts';
 import { requireRoot } from '../require-root.ts';
 import { shellWord } from '../shell-word.ts';
 import { currentConfig } from '../stack/generated.ts';
@@ -30,7 +31,9 @@ export async function runDoctor(invocation: Invocation): Promise<number> {
   ]);
   // What runs, or what the next start would read.
   const host = await checkHost(own.isRunning ? current : stack.config);
-  const findings = [...host, ...own.findings];
+  const rest = [await checkSocket(current), await checkCredentials(stack.paths)];
+  const findings = [...host, ...rest.filter((one) => one !== undefined), ...own.findings];
+  if (leftovers.length === 0) findings.push(ok('leftovers', 'none of a crash'));
   for (const finding of findings) printFinding(finding);
   const root = stack.directory === undefined ? '' : ` --root ${shellWord(stack.directory)}`;
   for (const { what } of leftovers) {

@@ -11,6 +11,7 @@ import { isErrno } from '@cribus/host/errno.ts';
 import { listDirectory } from '@cribus/host/files.ts';
 import { resolveCommand, run } from '@cribus/host/spawn.ts';
 import { type Finding, ok, problem, warning } from './finding.ts';
+import { checkClock } from './stack-checks.ts';
 
 /** Idmapped mounts are there since then (mount_setattr(2)). */
 const KERNEL_WANTED = [5, 12] as const;
@@ -21,15 +22,27 @@ const GIB = 1024 ** 3;
 /** The kubelet evicts pods below 15 % (imagefs.available) or 10 % (nodefs.available). */
 const DISK_FREE_PERCENT = 15;
 const INODES_FREE_PERCENT = 5;
-/** A certificate can't be valid before this program was written. */
-const CLOCK_AFTER = Date.UTC(2024, 0, 1);
+/** What kubeadm's preflight asks for too. */
+const NETWORK_SWITCHES = [
+  {
+    path: '/proc/sys/net/bridge/bridge-nf-call-iptables',
+    lack: 'packets between pods of this node pass by the rules of services and policies',
+    advice: 'modprobe br_netfilter && sysctl -w net.bridge.bridge-nf-call-iptables=1',
+  },
+  {
+    path: '/proc/sys/net/ipv4/ip_forward',
+    lack: "the host doesn't forward packets yet (most networks turn it on for the first pod)",
+    advice: 'sysctl -w net.ipv4.ip_forward=1, and keep both in /etc/sysctl.d',
+  },
+] as const;
 
 export async function checkHost(config: Config): Promise<Finding[]> {
   const findings = await Promise.all([
     checkKernel(release()),
     checkFilesystems(),
     checkCgroups(config),
-    checkClock(),
+    checkForwarding(),
+    checkClock(config.roots.state),
     checkDisk(config.roots.state),
     checkConmon(config),
     checkIptables(),
@@ -92,11 +105,15 @@ function checkCgroups(config: Config): Finding {
   }
 }
 
-function checkClock(): Finding {
-  const nowMs = Number(systemClock.nowNs() / 1_000_000n);
-  const text = new Date(nowMs).toISOString();
-  if (nowMs > CLOCK_AFTER) return ok('clock', text);
-  return problem('clock', `${text} is in the past`, 'set the clock: registries will be refused');
+/** Without them a node still runs pods; services and policies of Kubernetes miss packets. */
+function checkForwarding(): Finding {
+  const missing = NETWORK_SWITCHES.filter(({ path }) => readable(path).trim() !== '1');
+  if (missing.length === 0) return ok('modules', 'br_netfilter; the host forwards packets');
+  return warning(
+    'modules',
+    missing.map(({ lack }) => lack).join('; '),
+    missing.map(({ advice }) => advice).join('; '),
+  );
 }
 
 /** Of the nearest directory that exists: the state directory may not be there yet. */

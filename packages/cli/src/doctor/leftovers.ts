@@ -1,7 +1,7 @@
 // What a crash may have left of a stack: each with the way to take it away. Services sweep up after
 // themselves at their next start; this is for a node where none will come.
 
-import { chmodSync, existsSync, statSync } from 'node:fs';
+import { chmodSync, existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Config } from '@cribus/chassis/config.ts';
 import { containerPaths, handlerPaths, sandboxPaths } from '@cribus/contracts/paths.ts';
@@ -13,6 +13,7 @@ import type { Stack } from '../stack/open-stack.ts';
 import { readLivingParts, writePartStates } from '../stack/part-state.ts';
 import { stopParts } from '../stack/supervisor.ts';
 import { findUp } from '../stack/up-lock.ts';
+import { openCredentials } from './stack-checks.ts';
 
 export interface Leftover {
   /** A phrase, as in `the namespaces of sandbox 1234`. */
@@ -28,7 +29,7 @@ export async function findLeftovers(stack: Stack, config: Config): Promise<Lefto
     sandboxesWithoutRecord(stack),
     containersWithoutRecord(stack, config),
     monitorsWithoutRecord(stack, config),
-    openCredentials(stack),
+    credentialsForOthers(stack),
   ]);
   return found.flat();
 }
@@ -108,16 +109,10 @@ async function monitorsWithoutRecord(stack: Stack, config: Config): Promise<Left
   return found;
 }
 
-/** Seeds and passwords that others than root may read. */
-async function openCredentials(stack: Stack): Promise<Leftover[]> {
-  const directory = stack.paths.credentialsDirectory;
-  const files = (await listDirectory(directory)).map((name) => join(directory, name));
-  const open = [directory, ...files].filter(
-    (path) => existsSync(path) && (statSync(path).mode & 0o077) !== 0,
-  );
-  return open.map((path) => ({
+async function credentialsForOthers({ paths }: Stack): Promise<Leftover[]> {
+  return (await openCredentials(paths)).map((path) => ({
     what: `credentials that others may read: ${path}`,
-    remove: async () => chmodSync(path, path === directory ? 0o700 : 0o600),
+    remove: async () => chmodSync(path, path === paths.credentialsDirectory ? 0o700 : 0o600),
   }));
 }
 

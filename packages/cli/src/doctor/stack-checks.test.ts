@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict';
+import {
+  chmodSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { stackPaths } from '@cribus/contracts/paths.ts';
+import { afterEach, beforeEach, describe, it } from 'mocha';
+import { checkClock, checkCredentials, checkSocket, openCredentials } from './stack-checks.ts';
+
+describe('the checks of a stack', () => {
+  let base = '';
+  beforeEach(() => {
+    base = mkdtempSync(join(tmpdir(), 'doctor-'));
+  });
+  afterEach(() => rmSync(base, { recursive: true }));
+
+  const look = (socket: string) =>
+    checkSocket({ gateway: { socket } } as Parameters<typeof checkSocket>[0]);
+
+  it('tell a socket that is served from one that is left, open to others, or none', async () => {
+    const path = join(base, 's');
+    assert.equal((await look(path)).level, 'ok');
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    chmodSync(path, 0o600);
+    assert.match((await look(path)).text, /is served/);
+    chmodSync(path, 0o666);
+    assert.equal((await look(path)).level, 'problem');
+    assert.match((await look(path)).advice ?? '', /chmod o=/);
+    chmodSync(path, 0o660);
+    // A name of a socket that outlives its listener, as after a kill.
+    linkSync(path, join(base, 'left'));
+    await new Promise((resolve) => server.close(resolve));
+    assert.match((await look(join(base, 'left'))).text, /nobody serves it/);
+    writeFileSync(join(base, 'file'), '');
+    assert.equal((await look(join(base, 'file'))).level, 'problem');
+  });
+
+  it('find credentials that others may read', async () => {
+    const paths = stackPaths({ run: base, state: base, etc: base, log: base });
+    assert.equal((await checkCredentials(paths))?.level, 'ok');
+    mkdirSync(paths.credentialsDirectory, { mode: 0o700, recursive: true });
+    const seed = join(paths.credentialsDirectory, 'seed');
+    writeFileSync(seed, '', { mode: 0o600 });
+    assert.match((await checkCredentials(paths))?.text ?? '', /^1 file /);
+    chmodSync(seed, 0o640);
+    assert.deepEqual(await openCredentials(paths), [seed]);
+    assert.equal(await checkCredentials(paths), undefined);
+  });
+
+  it('see that a clock went back', () => {
+    assert.equal(checkClock(base).level, 'ok');
+    assert.equal(checkClock(join(base, 'absent')).level, 'ok');
+    utimesSync(base, 0, 4_000_000_000);
+    assert.match(checkClock(base).text, / is before 2096-/);
+  });
+});
