@@ -18,6 +18,9 @@ const ON_CALL = [
   'while :; do [ -e /v/end ] && rm /v/end /v/up && exit 9; sleep 0.05; done',
 ].join('\n');
 const SYNC_MS = 200;
+/** The period of the generic PLEG. */
+const RELIST_MS = 1_000;
+const OWNERS = ['runtime-runc', 'runtime-gvisor', 'sandbox-manager', 'image-service'];
 
 describe('a kubelet whose runtime is killed and started again', () => {
   const node = kubeletSuite();
@@ -119,5 +122,34 @@ describe('a kubelet whose runtime is killed and started again', () => {
     assert.ok(added !== undefined);
     await kubelet.untilRunning(added.pod);
     assert.ok(!addresses.includes(kubelet.ipOf(added.pod)), 'addresses that are in use');
+  });
+
+  it('reads every status within the second of a relist while all owners hang, and acts for no pod', async () => {
+    const { kubelet, suite } = node;
+    const { image, stack } = suite;
+    const pods = node.addToEach(() => ({
+      name: 'seen',
+      containers: ['one', 'two'].map((name) => ({ name, image, script: WAIT })),
+    }));
+    for (const { pod } of pods) await kubelet.untilRunning(pod);
+    const before = pods.map(({ pod }) => identity(pod));
+    const did = kubelet.done.length;
+    const pids = await Promise.all(OWNERS.map((name) => stack.pidOf(name)));
+    for (const pid of pids) process.kill(pid, 'SIGSTOP');
+    try {
+      kubelet.forget();
+      const began = performance.now();
+      await kubelet.relist();
+      const tookMs = performance.now() - began;
+      assert.ok(tookMs < RELIST_MS, `${tookMs} ms`);
+      await kubelet.syncAll();
+    } finally {
+      for (const pid of pids) process.kill(pid, 'SIGCONT');
+    }
+    assert.deepEqual(
+      pods.map(({ pod }) => identity(pod)),
+      before,
+    );
+    assert.deepEqual(kubelet.done.slice(did), []);
   });
 });

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import {
   ContainerState,
-  type CreateContainerRequest,
+  CreateContainerRequest,
   ImageStatusRequest,
   ListContainersRequest,
   ListPodSandboxRequest,
@@ -20,7 +20,7 @@ import { eventually } from '../harness/stack.ts';
 import { unlessGone } from './client-checks.ts';
 import { kubeletSuite } from './kubelet-suite.ts';
 import { rotateLog, rotateLogs } from './log-manager.ts';
-import type { PodManifest } from './manifest.ts';
+import { containerConfig, type PodManifest, sandboxConfig } from './manifest.ts';
 import { POD_UID } from './played-kubelet.ts';
 import { killPod } from './pod-ends.ts';
 
@@ -135,6 +135,39 @@ describe('the life of a pod', () => {
         first.filter((one) => steps.includes(one)),
         steps,
       );
+    }
+  });
+
+  it('goes on with the next attempt where a kubelet died between CreateContainer and StartContainer, in the same sandbox', async () => {
+    const { kubelet, suite, paths } = node;
+    const { client } = kubelet;
+    const main = { name: 'main', image: suite.image, script: WAIT };
+    const second = { ...main, name: 'second' };
+    const pods = node.addToEach(() => ({ name: 'half', containers: [main] }));
+    for (const { pod } of pods) {
+      await kubelet.untilRunning(pod);
+      const [sandbox] = kubelet.statusOf(pod).sandboxes;
+      const imageId = suite.imageId;
+      const { containerId } = await client.ask(
+        'createContainer',
+        CreateContainerRequest.fromPartial({
+          podSandboxId: sandbox?.id ?? '',
+          config: containerConfig(paths, pod, { container: second, restartCount: 0, imageId }),
+          sandboxConfig: sandboxConfig(paths, pod, 0),
+        }),
+      );
+      Object.assign(pod, { containers: [...pod.containers, second] });
+      kubelet.forget();
+      await kubelet.untilRunning(pod);
+      assert.equal(kubelet.shown(pod, 'second').restartCount, 1);
+      const { sandboxes, containers } = kubelet.statusOf(pod);
+      assert.deepEqual(
+        sandboxes.map(({ id }) => id),
+        [sandbox?.id],
+      );
+      const left = containers.find(({ id }) => id === containerId);
+      assert.deepEqual([left?.state, left?.startedAt], [ContainerState.CONTAINER_CREATED, 0n]);
+      assert.equal(kubelet.shown(pod, 'main').restartCount, 0);
     }
   });
 
