@@ -279,11 +279,16 @@ describe('what a person types wrong', () => {
     for (const args of [['ps'], ['pods'], ['images'], ['pull', 'busybox'], ['tour']]) {
       const { code, stderr } = await runCommand(CRIBUS, [...args, '--root', root]);
       assert.equal(code, 1, args.join(' '));
-      assert.match(stderr, /^cribus: [^\n]*start it with "cribus up"[^\n]*\n$/, args.join(' '));
+      assert.match(
+        stderr,
+        /^cribus: [^\n]*start it with "cribus up --root \/[^\n]*\n$/,
+        args.join(' '),
+      );
     }
     const status = await runCommand(CRIBUS, ['status', '--root', root]);
     assert.equal(status.code, 1);
     assert.equal(status.stdout.match(/ dead/g)?.length, PARTS.length);
+    assert.match(status.stdout, /start it with "cribus up --root \//);
     for (const args of [['down'], ['down', '--pods']]) {
       const down = await runCommand(CRIBUS, [...args, '--root', root]);
       assert.equal(down.code, 0);
