@@ -20,6 +20,8 @@ import { type ContainerStatus, isReady, type Pod, type PodView, statusOf } from 
 export interface NodeOptions {
   /** The handler of pods that name none, as all do where no API server tells of RuntimeClasses. */
   readonly handler?: string;
+  /** Further tables of cribus.toml. */
+  readonly config?: string;
   readonly featureGates?: Readonly<Record<string, boolean>>;
   /** True for a kubelet that has an API server, a played one. */
   readonly inCluster?: boolean;
@@ -191,7 +193,7 @@ async function startNode(
 default = "${options.handler ?? 'runc'}"
 [cgroups]
 root = "${cgroup}/cribus"
-`,
+${options.config ?? ''}`,
   });
   undos.push(() => stack.destroy());
   // What a test that failed half-way has left to the kubelet, which is no more.
