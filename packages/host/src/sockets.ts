@@ -1,6 +1,9 @@
-// What the kernel knows of a connected socket and Node has no call for.
+// What the kernel knows of a connected socket and Node has no call for, and sockets that were left.
 
-import type { Socket } from 'node:net';
+import { existsSync } from 'node:fs';
+import { unlink } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
+import { isErrno } from './errno.ts';
 import { libc } from './libc.ts';
 
 /** poll(2), asm-generic/poll.h. */
@@ -24,4 +27,31 @@ export function hasPeerHungUp(socket: Socket): boolean {
   entry.writeInt16LE(POLLRDHUP, 4);
   if (libc().poll(entry, 1, 0) <= 0) return false;
   return (entry.readInt16LE(6) & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) !== 0;
+}
+
+/**
+ * Removes a unix socket that nobody listens on: left over from a process that was killed. False where
+ * somebody does; true also where there is none.
+ */
+export async function removeLeftSocket(path: string): Promise<boolean> {
+  if (!existsSync(path)) return true;
+  if (await isListenedOn(path)) return false;
+  try {
+    await unlink(path);
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw error;
+  }
+  return true;
+}
+
+/** The kernel answers at once: it takes the connection, or it refuses it. */
+function isListenedOn(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path);
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once('error', () => resolve(false));
+  });
 }

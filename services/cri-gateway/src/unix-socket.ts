@@ -1,12 +1,10 @@
 // A place for a unix socket: only root's, short enough, and taken over from nobody who answers there.
 
-import { existsSync } from 'node:fs';
-import { mkdir, unlink } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { SOCKET_PATH_BYTES_MAX } from '@cribus/contracts/paths.ts';
-import { isErrno } from '@cribus/host/errno.ts';
+import { removeLeftSocket } from '@cribus/host/sockets.ts';
 
 /** Only root talks to the runtime. */
 const SOCKET_UMASK = 0o177;
@@ -19,7 +17,11 @@ const SOCKET_UMASK = 0o177;
 export async function preparePath(path: string, key: string): Promise<string | undefined> {
   checkSocketPath(path, key);
   const made = await mkdir(dirname(path), { recursive: true });
-  await removeStaleSocket(path, key);
+  if (!(await removeLeftSocket(path))) {
+    throw new Failure('already_exists', `another server answers on ${path} (${key})`, {
+      stage: 'listen',
+    });
+  }
   return made;
 }
 
@@ -42,27 +44,4 @@ function checkSocketPath(path: string, key: string): void {
     `${path} has ${bytes} bytes; a unix socket's path has at most ${SOCKET_PATH_BYTES_MAX}`,
     { stage: key },
   );
-}
-
-/** A socket that nobody answers on is left over from a process that was killed. */
-async function removeStaleSocket(path: string, key: string): Promise<void> {
-  if (!existsSync(path)) return;
-  const answered = await new Promise<boolean>((resolve) => {
-    const probe = connect(path);
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once('error', () => resolve(false));
-  });
-  if (answered) {
-    throw new Failure('already_exists', `another server answers on ${path} (${key})`, {
-      stage: 'listen',
-    });
-  }
-  try {
-    await unlink(path);
-  } catch (error) {
-    if (!isErrno(error, 'ENOENT')) throw error;
-  }
 }

@@ -6,6 +6,7 @@ import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { listDirectory, removeTree } from '@cribus/host/files.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
+import { removeLeftSocket } from '@cribus/host/sockets.ts';
 import { forgetNetwork, putNetworkBack } from '../network/put-back.ts';
 import type { Stack } from './open-stack.ts';
 
@@ -24,6 +25,13 @@ export async function putHostBack(stack: Stack, config: Config): Promise<string[
     await cleanRunDirectory(stack);
   } catch (error) {
     problems.push(`${stack.paths.roots.run}: ${messageOf(error)}`);
+  }
+  try {
+    // A gateway that was killed had no time for it.
+    const { cadvisor_socket: socket } = config.kubelet;
+    if (socket !== '') await removeLeftSocket(socket);
+  } catch (error) {
+    problems.push(`${config.kubelet.cadvisor_socket}: ${messageOf(error)}`);
   }
   try {
     detectCgroups().remove(config.cgroups.root);
