@@ -4,6 +4,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { setupOrExit } from './setup.mjs';
 
@@ -33,8 +34,8 @@ function kubeletVersion() {
   return version;
 }
 
-// What a kubelet does to its machine happens here to what is mounted over it: directories that it has
-// fixed names for, and sysctls, which it finds as it wants them. The bridge gives the node its address.
+// Directories that the kubelet has fixed names for are mounted over. The bridge gives the node its
+// address. Mounts are shared, as systemd has them.
 const PREPARE = `
 set -e
 ip link set lo up
@@ -44,11 +45,7 @@ ip link set node0 up
 mount --bind "$0/run" /run
 mount --bind "$0/var-log" /var/log
 mount --bind "$0/var-lib" /var/lib
-for setting in vm/overcommit_memory=1 kernel/panic=10 kernel/panic_on_oops=1; do
-  file="$0/sysctl/$(basename "\${setting%=*}")"
-  echo "\${setting#*=}" >"$file"
-  mount --bind "$file" "/proc/sys/\${setting%=*}"
-done
+mount --make-rshared /
 exec catatonit -- "$@"`;
 
 const version = kubeletVersion();
@@ -57,7 +54,7 @@ await setupOrExit();
 console.log(`· The kubelet of the PATH is of version ${version}`);
 // Short, as unix sockets are below it.
 const scratch = mkdtempSync(join(tmpdir(), 'cribus-k-'));
-for (const name of ['run', 'var-log', 'var-lib', 'sysctl', 'tmp']) mkdirSync(join(scratch, name));
+for (const name of ['run', 'var-log', 'var-lib', 'tmp']) mkdirSync(join(scratch, name));
 const tests = [process.execPath, join(root, 'scripts', 'mocha.mjs'), 'kubelet'];
 const namespaces = ['--mount', '--pid', '--net', '--fork', '--mount-proc', '--kill-child'];
 const child = spawn(
@@ -71,22 +68,32 @@ const child = spawn(
   },
 );
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(name, () => child.kill('SIGKILL'));
-child.on('exit', (code) => {
-  removeCgroups();
+child.on('exit', async (code) => {
+  await removeCgroups();
   rmSync(scratch, { recursive: true, force: true });
   process.exitCode = code ?? 130;
 });
 
-/** Empty by now, as all processes are gone; deepest first. */
-function removeCgroups() {
-  const remove = (directory) => {
-    if (!existsSync(directory)) return;
-    for (const entry of readdirSync(directory, { withFileTypes: true })) {
-      if (entry.isDirectory()) remove(join(directory, entry.name));
-    }
-    rmdirSync(directory);
-  };
+/** All processes are killed by now, but some may not be gone yet; deepest first. */
+async function removeCgroups() {
   const top = '/sys/fs/cgroup';
-  remove(join(top, CGROUP));
-  for (const hierarchy of readdirSync(top)) remove(join(top, hierarchy, CGROUP));
+  const places = [top, ...readdirSync(top).map((name) => join(top, name))];
+  for (let tries = 0; tries < 100; tries += 1) {
+    try {
+      for (const place of places) removeTree(join(place, CGROUP));
+      return;
+    } catch (error) {
+      if (error.code !== 'EBUSY') throw error;
+      await sleep(100);
+    }
+  }
+  console.error(`The cgroup ${CGROUP} still has processes.`);
+}
+
+function removeTree(directory) {
+  if (!existsSync(directory)) return;
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    if (entry.isDirectory()) removeTree(join(directory, entry.name));
+  }
+  rmdirSync(directory);
 }

@@ -18,6 +18,20 @@ export const NODE_IP = '192.0.2.10';
 const START_BUDGET_MS = 60_000;
 const STOP_BUDGET_MS = 30_000;
 
+/**
+ * The kubelet sets three sysctls of the whole machine. In a mount namespace of its own, whose other
+ * mounts it shares, it finds them as it wants them.
+ */
+const HIDE_SYSCTLS = `
+set -e
+mount --make-private /proc
+for setting in vm/overcommit_memory=1 kernel/panic=10 kernel/panic_on_oops=1; do
+  file="$0/$(basename "\${setting%=*}")"
+  echo "\${setting#*=}" >"$file"
+  mount --bind "$file" "/proc/sys/\${setting%=*}"
+done
+exec "$@"`;
+
 export interface KubeletOptions {
   /** An existing directory for everything that it writes. */
   readonly directory: string;
@@ -83,7 +97,10 @@ export async function createKubelet(options: KubeletOptions): Promise<Kubelet> {
         JSON.stringify(configuration({ ...options, manifests, podLogs, ports, featureGates })),
       );
       const output = openSync(logFile, 'a');
-      const child = spawn('kubelet', flags(options, config), { stdio: ['ignore', output, output] });
+      const hidden = ['--mount', '--propagation', 'unchanged', 'sh', '-c', HIDE_SYSCTLS, directory];
+      const child = spawn('unshare', [...hidden, 'kubelet', ...flags(options, config)], {
+        stdio: ['ignore', output, output],
+      });
       closeSync(output);
       let ended = false;
       ending = once(child, 'exit').then(() => {
