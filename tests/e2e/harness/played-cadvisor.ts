@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { basename, join } from 'node:path';
+import { detectCgroups } from '@cribus/host/cgroups.ts';
 
 /** As cAdvisor parses them (cadvisor, container/crio/client.go). */
 export interface Info {
@@ -36,8 +37,9 @@ export interface Seen {
   readonly layerBytes: number;
 }
 
-const MEMORY = '/sys/fs/cgroup/memory';
-const CPU = '/sys/fs/cgroup/cpuacct';
+const cgroups = detectCgroups();
+/** One hierarchy of several, or the only one. */
+const HIERARCHY = cgroups.version === 'v1' ? '/sys/fs/cgroup/memory' : '/sys/fs/cgroup';
 
 export interface Cadvisor {
   info(): Promise<Info>;
@@ -47,7 +49,7 @@ export interface Cadvisor {
   look(parent: string): Promise<ReadonlyMap<string, Seen>>;
 }
 
-/** A cAdvisor that looks for CRI-O at this socket, on a host with cgroup v1. */
+/** A cAdvisor that looks for CRI-O at this socket. */
 export function playCadvisor(socket: string): Cadvisor {
   const get = (path: string) =>
     new Promise<{ status: number; text: string }>((resolve, reject) => {
@@ -91,11 +93,12 @@ function measure(cgroup: string, info: ContainerInfo): Seen {
   const isPod = info.labels['io.kubernetes.container.name'] === 'POD';
   const layer = join(info.root.replace(/\/merged$/, ''), 'diff');
   assert.ok(lstatSync(layer).isDirectory(), `${layer}: it follows no link`);
+  const use = cgroups.usage(cgroup);
   return {
     cgroup,
     info,
-    cpuNs: BigInt(readFileSync(`${CPU}${cgroup}/cpuacct.usage`, 'utf8').trim()),
-    memoryBytes: BigInt(readFileSync(`${MEMORY}${cgroup}/memory.usage_in_bytes`, 'utf8').trim()),
+    cpuNs: use.cpuNs ?? 0n,
+    memoryBytes: use.memoryUsageBytes ?? 0n,
     receivedBytes: isPod && info.pid > 0 ? receivedBy(info.pid) : undefined,
     layerBytes: bytesBelow(layer),
   };
@@ -107,7 +110,7 @@ function receivedBy(pid: number): bigint | undefined {
 }
 
 function cgroupsBelow(parent: string): string[] {
-  const directory = `${MEMORY}${parent}`;
+  const directory = `${HIERARCHY}${parent}`;
   if (!existsSync(directory)) return [];
   return readdirSync(directory, { withFileTypes: true })
     .filter((entry) => entry.isDirectory())
