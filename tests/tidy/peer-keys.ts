@@ -1,0 +1,50 @@
+// The keys of other runtimes' configurations, by their last names: containerd 2.4 (internal/cri/config) and
+// CRI-O 1.36 (pkg/config), for the pages that say which of ours stands for each.
+
+export const CONTAINERD_KEYS = words(`
+  runtime_type runtime_path pod_annotations container_annotations options
+  privileged_without_host_devices privileged_without_host_devices_all_devices_allowed cgroup_writable
+  base_runtime_spec cni_conf_dir cni_max_conf_num snapshotter sandboxer disable_pause_image_pull io_type
+  default_runtime_name ignore_blockio_not_enabled_errors ignore_rdt_not_enabled_errors bin_dirs conf_dir
+  max_conf_num setup_serially conf_template ip_pref use_internal_loopback enable_selinux
+  selinux_category_range max_container_log_line_size disable_apparmor restrict_oom_score_adj
+  disable_proc_mount unset_seccomp_profile tolerate_missing_hugetlb_controller
+  disable_hugetlb_controller device_ownership_from_security_context ignore_image_defined_volumes
+  netns_mounts_under_state_dir enable_unprivileged_ports enable_unprivileged_icmp enable_cdi
+  cdi_spec_dirs enable_criu drain_exec_sync_io_timeout ignore_deprecation_warnings
+  stats_collect_period stats_retention_period disable_snapshot_annotations discard_unpacked_layers
+  pinned_images runtime_platforms config_path key_model max_concurrent_downloads
+  max_concurrent_unpacks concurrent_layer_fetch_buffer image_pull_progress_timeout
+  image_pull_with_sync_fs use_local_image_pull sandbox_image stream_server_address stream_server_port
+  stream_idle_timeout enable_tls_streaming disable_tcp_service
+`);
+
+export const CRIO_KEYS = words(`
+  runtime_path runtime_root runtime_type inherit_default_runtime runtime_config_path
+  privileged_without_host_devices allowed_annotations default_annotations container_min_memory
+  platform_runtime_paths no_sync_log stream_websockets seccomp_profile container_create_timeout
+  monitor_path monitor_cgroup monitor_env monitor_exec_cgroup exec_cpu_affinity short_name_mode
+  auto_reload_registries global_auth_file pause_image_auth_file decryption_keys_path signature_policy
+  signature_policy_dir pinned_images separate_pull_cgroup additional_artifact_stores image_volumes
+  hostnetwork_disable_selinux workloads infra_ctr_cpuset shared_cpuset drop_infra_ctr hooks_dir
+  log_size_max log_to_journald collection_period included_pod_metrics enable_pod_events internal_wipe
+  version_file version_file_persist clean_shutdown_file internal_repair timezone
+  absent_mount_sources_to_reject add_inheritable_capabilities default_capabilities default_env
+  default_ulimits default_sysctls default_mounts_file additional_devices allowed_devices
+  device_ownership_from_security_context pids_limit ctr_stop_timeout container_exits_dir
+  container_attach_socket_dir bind_mount_prefix no_pivot read_only uid_mappings gid_mappings
+  minimum_mappable_uid minimum_mappable_gid privileged_seccomp_profile min_injected_gomaxprocs
+  irqbalance_config_file irqbalance_config_restore_file namespaces_dir pinns_path pause_image
+  pause_command insecure_registries default_transport big_files_temporary_dir
+  oci_artifact_mount_support pull_progress_timeout disable_hostport_mapping cni_default_network
+  cni_status_grace_period network_dir plugin_dirs grpc_max_send_msg_size grpc_max_recv_msg_size
+  stream_address stream_port stream_enable_tls stream_idle_timeout stream_tls_cert stream_tls_key
+  stream_tls_ca tls_min_version tls_cipher_suites metrics_host metrics_port metrics_socket
+  metrics_cert metrics_key metrics_collectors tracing_endpoint tracing_sampling_rate_per_million
+  stats_collection_period runtime_pull_image log_dir log_filter log_level storage_driver
+  storage_option root runroot
+`);
+
+function words(text: string): readonly string[] {
+  return text.split(/\s+/).filter((word) => word !== '');
+}
