@@ -19,6 +19,7 @@ interface Options {
   readonly rounds: number;
   readonly pods: number;
   readonly only: string | undefined;
+  readonly overhead: boolean;
 }
 
 function readOptions(): Options {
@@ -27,6 +28,7 @@ function readOptions(): Options {
       rounds: { type: 'string', default: '3' },
       pods: { type: 'string', default: '50' },
       only: { type: 'string' },
+      overhead: { type: 'boolean', default: false },
     },
   });
   const rounds = Number(values.rounds);
@@ -40,7 +42,7 @@ function readOptions(): Options {
   if (values.only !== undefined && values.only !== 'cribus') {
     throw new Error(`--only ${values.only}: cribus`);
   }
-  return { rounds, pods, only: values.only };
+  return { rounds, pods, only: values.only, overhead: values.overhead };
 }
 
 /** Undone last to first, whatever happens. */
@@ -56,6 +58,13 @@ async function main(): Promise<void> {
   };
   const registry = await startTestRegistry();
   undo.push(() => registry.stop());
+  if (options.overhead) {
+    const { measureOverhead } = await import('./overhead.ts');
+    const at = { image: registry.busybox, cgroupParent: parent('overhead'), say };
+    const { samples, columns } = await measureOverhead(at);
+    for (const line of ['', ...renderTable(samples, columns, { ratios: false })]) say(line);
+    return;
+  }
   const subjects: Subject[] = [];
   const keep = (subject: Subject) => {
     subjects.push(subject);

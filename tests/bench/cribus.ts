@@ -24,7 +24,7 @@ export async function startCribus(options: {
     processes: async () => {
       const { parts } = await stack.status();
       const up = parts.map((part) => parentOf(part.pid)).filter((pid) => pid > 1);
-      return [...new Set([...up, ...parts.map((part) => part.pid), ...monitors(stack.root)])];
+      return [...new Set([...up, ...parts.map((part) => part.pid), ...monitorsBelow(stack.root)])];
     },
     stop: () => stack.destroy(),
   };
@@ -35,7 +35,7 @@ function parentOf(pid: number): number {
 }
 
 /** Each conmon of this stack. */
-function monitors(root: string): number[] {
+export function monitorsBelow(root: string): number[] {
   return readdirSync('/proc')
     .map(Number)
     .filter((pid) => pid > 0 && isMonitor(pid, root));

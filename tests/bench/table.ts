@@ -32,9 +32,14 @@ export class Samples {
 const LABEL_WIDTH = 38;
 const COLUMN_WIDTH = 12;
 
-/** One line per row: its name, each column's median, and ours in proportion to each other's. */
-export function renderTable(samples: Samples, columns: readonly string[]): string[] {
-  const [ours = '', ...others] = columns;
+/** One line per row: its name, each column's median, and ours (the first) in proportion to each other's. */
+export function renderTable(
+  samples: Samples,
+  columns: readonly string[],
+  { ratios: compared }: { readonly ratios: boolean } = { ratios: true },
+): string[] {
+  const [ours = '', ...rest] = columns;
+  const others = compared ? rest : [];
   const heads = [...columns, ...others.map((other) => `/${other}`)];
   return [
     `${'medians'.padEnd(LABEL_WIDTH)}${heads.map(cell).join('')}`.trimEnd(),
