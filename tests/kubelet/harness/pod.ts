@@ -57,7 +57,11 @@ export interface PodView {
     readonly hostIP?: string;
     readonly reason?: string;
     readonly message?: string;
-    readonly conditions?: readonly { readonly type: string; readonly status: string }[];
+    readonly conditions?: readonly {
+      readonly type: string;
+      readonly status: string;
+      readonly message?: string;
+    }[];
     readonly initContainerStatuses?: readonly ContainerStatus[];
     readonly containerStatuses?: readonly ContainerStatus[];
     readonly ephemeralContainerStatuses?: readonly ContainerStatus[];
@@ -75,7 +79,7 @@ export function shell(
 }
 
 /** A script that waits and ends at once when it is asked to. */
-export const WAIT = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+export const WAIT = "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done";
 
 /** A pod with a short grace period. */
 export function pod(
