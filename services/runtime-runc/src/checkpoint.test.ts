@@ -5,7 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,6 +15,7 @@ import { ContainerPhase, ImageRecord } from '@cribus/contracts/gen/node/v1/recor
 import { WRITABLE_LAYER } from '@cribus/contracts/paths.ts';
 import type { VerbName } from '@cribus/contracts/subjects.ts';
 import { systemClock } from '@cribus/host/clock.ts';
+import { placesOf } from '@cribus/runtime-worker/worker.ts';
 import { openWorkerFixture, type WorkerFixture } from '@cribus/runtime-worker/worker-fixture.ts';
 import { after, afterEach, before, describe, it } from 'mocha';
 import { probeRunc } from './driver.ts';
@@ -180,6 +181,8 @@ describe('checkpoints of containers under runc', () => {
     await fixture.restart();
     await start(id);
     assert.equal(record(id)?.phase, ContainerPhase.RUNNING);
+    const { bundle } = placesOf(fixture.worker, id);
+    assert.equal(existsSync(join(bundle, 'criu.conf')), fixture.worker.cgroups.version === 'v2');
     const seen = await fixture.exec(id, [
       'sh',
       '-c',
@@ -190,6 +193,26 @@ describe('checkpoints of containers under runc', () => {
     assert.deepEqual([record(id)?.phase, record(id)?.exitCode], [ContainerPhase.EXITED, 137]);
     await remove(id);
     assert.equal(existsSync(join(fixture.worker.paths.containers, id)), false);
+  });
+
+  it('on cgroup v2 are put by criu into the cgroup of their new container', async () => {
+    const first = await changedContainer('moved');
+    const location = join(base, 'moved.tar');
+    await checkpoint(first, location);
+    await remove(first);
+    const id = await restore('moved-again', location);
+    const cgroups = fixture.worker.cgroups as { version: 'v1' | 'v2' };
+    const { version } = cgroups;
+    cgroups.version = 'v2';
+    await start(id).finally(() => {
+      cgroups.version = version;
+    });
+    const { bundle } = placesOf(fixture.worker, id);
+    const options = join(bundle, 'criu.conf');
+    const spec = JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8'));
+    assert.equal(spec.annotations['org.criu.config'], options);
+    assert.match(readFileSync(options, 'utf8'), new RegExp(`^cgroup-root .*${id}$`, 'm'));
+    await remove(id);
   });
 
   it('in an image become containers of the image below, leased in its place', async () => {

@@ -42,7 +42,11 @@ describe('AppArmor', () => {
   });
 
   const start = (handler: string, securityContext: Security) =>
-    startPod(node, { handler, container: { linux: { securityContext } } });
+    startPod(node, {
+      handler,
+      privileged: securityContext?.privileged ?? false,
+      container: { linux: { securityContext } },
+    });
   /** As the kernel has it of the first process. */
   const profileOf = ({ containerId }: RunningPod) =>
     readFileSync(`/proc/${pidOf(containerId)}/attr/current`, 'utf8').trim();

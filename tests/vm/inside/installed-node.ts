@@ -125,11 +125,12 @@ export type PodOptions = Omit<Parameters<typeof runPod>[1], 'image' | 'script' |
   readonly script?: string;
   /** For the name of the pod's cgroup. */
   readonly podUid?: string;
+  readonly privileged?: boolean;
 };
 
 /** A pod that sleeps, or does what it is told, in the cgroup that a kubelet would have named. */
 export function startPod(node: InstalledNode, options: PodOptions = {}): Promise<RunningPod> {
-  const { podUid = 'd1f0', ...rest } = options;
+  const { podUid = 'd1f0', privileged = false, ...rest } = options;
   // Of a stack of their own pods need only these two.
   return runPod(node as Pick<Stack, 'root' | 'cri'> as Stack, {
     image: node.registry.busybox,
@@ -137,7 +138,7 @@ export function startPod(node: InstalledNode, options: PodOptions = {}): Promise
     pod: {
       linux: {
         cgroupParent: node.cgroupParent(podUid),
-        securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } },
+        securityContext: { privileged, namespaceOptions: { pid: NamespaceMode.CONTAINER } },
       },
     },
     ...rest,

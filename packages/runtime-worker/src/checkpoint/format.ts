@@ -22,6 +22,9 @@ export const CHECKPOINT_ANNOTATIONS = [
   'io.kubernetes.cri-o.annotations.checkpoint.name',
 ];
 
+/** By which runc and crun find a file with options for criu; it is of one host only. */
+export const CRIU_OPTIONS_ANNOTATION = 'org.criu.config';
+
 /** Of config.dump, as far as it is read again. */
 export interface ConfigDump {
   readonly id: string;

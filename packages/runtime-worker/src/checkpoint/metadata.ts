@@ -6,7 +6,14 @@ import { join } from 'node:path';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { placesOf, type Worker } from '../worker.ts';
-import { BIND_MOUNTS, CONFIG_DUMP, SPEC_DUMP, STATUS, STATUS_DUMP } from './format.ts';
+import {
+  BIND_MOUNTS,
+  CONFIG_DUMP,
+  CRIU_OPTIONS_ANNOTATION,
+  SPEC_DUMP,
+  STATUS,
+  STATUS_DUMP,
+} from './format.ts';
 
 const NS_PER_MS = 1_000_000n;
 
@@ -27,8 +34,9 @@ export async function metadataOf(
   const { bundle } = placesOf(worker, record.id);
   const spec = JSON.parse(await readFile(join(bundle, 'config.json'), 'utf8')) as BundleSpec;
   const bindMounts = await bindMountsOf(spec);
+  const { [CRIU_OPTIONS_ANNOTATION]: _ofThisHost, ...annotations } = spec.annotations ?? {};
   return {
-    [SPEC_DUMP]: json({ ...spec, annotations: { ...spec.annotations, ...annotationsOf(record) } }),
+    [SPEC_DUMP]: json({ ...spec, annotations: { ...annotations, ...annotationsOf(record) } }),
     [CONFIG_DUMP]: json(configOf(worker, record)),
     [STATUS_DUMP]: json(statusOf(record)),
     [STATUS]: containerdStatusOf(record),
