@@ -16,6 +16,16 @@ const RUN_POD_MS = 240_000;
 /** For PullImage, which the kubelet bounds by nothing. */
 const UNBOUNDED_MS = 600_000;
 const GRPC_NOT_FOUND = 5;
+const GRPC_UNIMPLEMENTED = 12;
+/** With the feature gate CRIListStreaming: the stream of a list, and where each has its items. */
+const STREAMED: Readonly<Partial<Record<Method, readonly [Method, string, string]>>> = {
+  listPodSandbox: ['streamPodSandboxes', 'podSandboxes', 'items'],
+  listContainers: ['streamContainers', 'containers', 'containers'],
+  listImages: ['streamImages', 'images', 'images'],
+  listContainerStats: ['streamContainerStats', 'containerStats', 'stats'],
+  listPodSandboxStats: ['streamPodSandboxStats', 'podSandboxStats', 'stats'],
+  listPodSandboxMetrics: ['streamPodSandboxMetrics', 'podSandboxMetrics', 'podMetrics'],
+};
 
 export interface Asked {
   readonly method: Method;
@@ -29,6 +39,8 @@ export class KubeletClient {
   readonly counts = new Map<Method, number>();
   /** All of it, in order. */
   readonly asked: Asked[] = [];
+  /** Off for good once one of the streams is UNIMPLEMENTED. */
+  listsByStreams = false;
 
   constructor(cri: Cri) {
     this.#cri = cri;
@@ -44,11 +56,31 @@ export class KubeletClient {
   ): Promise<ResponseOfMethod<M>> {
     this.counts.set(method, this.count(method) + 1);
     this.asked.push({ method, request });
-    const response = await this.#cri.call(method, request, {
-      timeoutMs: deadlineMs(method, request),
-    });
+    const response =
+      (await this.#listByStream(method, request)) ??
+      (await this.#cri.call(method, request, { timeoutMs: deadlineMs(method, request) }));
     check(method, response);
     return response;
+  }
+
+  /** The answer of a list put together from its stream; undefined where there is none to use. */
+  async #listByStream<M extends Method>(
+    method: M,
+    request: RequestOfMethod<M>,
+  ): Promise<ResponseOfMethod<M> | undefined> {
+    const [stream, itemsOfMessage, itemsOfList] = STREAMED[method] ?? [];
+    if (!this.listsByStreams || stream === undefined) return undefined;
+    const items: unknown[] = [];
+    try {
+      for await (const message of this.#cri.stream(stream, request as RequestOfMethod<Method>)) {
+        items.push(...((message as Record<string, unknown[]>)[itemsOfMessage ?? ''] ?? []));
+      }
+    } catch (error) {
+      if (!hasCode(error, GRPC_UNIMPLEMENTED)) throw error;
+      this.listsByStreams = false;
+      return undefined;
+    }
+    return { [itemsOfList ?? '']: items } as unknown as ResponseOfMethod<M>;
   }
 
   count(method: Method): number {

@@ -94,7 +94,7 @@ describe('a kubelet with many pods', () => {
     assert.ok(tookMs < RELIST_MS, `all statuses, one after another, took ${tookMs} ms`);
   }
 
-  it('relists forty-eight containers under runc and gVisor within each second, by label and state too, while a hundred probes run at once, of which those that hang are killed', async () => {
+  it('relists forty-eight containers under runc and gVisor within each second, by label, state and stream too, while a hundred probes run at once, of which those that hang are killed', async () => {
     const { kubelet, suite, cri } = node;
     const { image } = suite;
     const pods = HANDLERS.map((handler, index) =>
@@ -116,6 +116,11 @@ describe('a kubelet with many pods', () => {
       ),
     );
     await assertListed(pods);
+    const { client } = kubelet;
+    client.listsByStreams = true;
+    await assertListed(pods);
+    assert.ok(client.listsByStreams, 'one that is UNIMPLEMENTED turns all off');
+    client.listsByStreams = false;
 
     const probed = Array.from({ length: PROBES }, (_, index) => {
       const pod = pods[index % pods.length];

@@ -79,6 +79,11 @@ describe("a node's upkeep by its kubelet", () => {
     assert.equal(second.items.length, pods.length);
     const { containers: _, items: __, ...same } = second;
     assert.deepEqual({ ...first, ...same }, first);
+    client.listsByStreams = true;
+    const streamed = await startUp(client, '10.244.1.0/24');
+    assert.partialDeepStrictEqual(second, streamed);
+    assert.ok(client.listsByStreams, 'all streams of lists are there');
+    client.listsByStreams = false;
     await kubelet.until('the restarted kubelet knows them', () =>
       pods.every(({ pod }) => kubelet.shown(pod, 'main').restartCount === 0),
     );
@@ -267,6 +272,7 @@ describe("a node's upkeep by its kubelet", () => {
     for (const { pod } of pods) {
       assert.ok(first.get(pod.uid)?.network?.defaultInterface !== undefined);
     }
+    client.listsByStreams = true;
     const second = await eventually('a later time everywhere', async () => {
       const stats = await summary();
       return (
@@ -300,5 +306,7 @@ describe("a node's upkeep by its kubelet", () => {
       assert.ok((writableLayer?.timestamp ?? 0n) > 0n);
       assert.ok(mountpoints.includes(writableLayer?.fsId?.mountpoint));
     }
+    assert.ok(client.listsByStreams, 'all streams of figures are there');
+    client.listsByStreams = false;
   });
 });
