@@ -200,7 +200,8 @@ describe('the workspace', () => {
   });
 
   it('has no file of end-to-end or fault tests that does not look for what it left behind', () => {
-    const looks = /assertNothingLeaked|stackSuite\(|startFaultNode\(|startSlowNode\(/;
+    const looks =
+      /assertNothingLeaked|stackSuite\(|kubeletSuite\(|startFaultNode\(|startSlowNode\(/;
     const files = listed('tests/e2e/*.test.ts', 'tests/faults/*.test.ts');
     assert.ok(files.length >= 30, `saw only ${files.length} files`);
     const starts = /startStack\(|startForeground\(|'up'|\bspawn\(/;
