@@ -3,10 +3,12 @@
 import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { RunPodSandboxRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { pinNamespace } from '@cribus/host/namespaces.ts';
 import { after, before, describe, it } from 'mocha';
 import { assertNothingLeaked, type HostSnapshot, snapshotHost } from './harness/leaks.ts';
-import { type Stack, startStack } from './harness/stack.ts';
+import { podConfig } from './harness/pods.ts';
+import { CRIBUS, runCommand, type Stack, startStack } from './harness/stack.ts';
 
 describe('cribus doctor', () => {
   let host: HostSnapshot;
@@ -79,9 +81,19 @@ describe('cribus doctor', () => {
     } finally {
       process.kill(pidOf('image-service'), 'SIGCONT');
     }
+    await stack.cri.call(
+      'runPodSandbox',
+      RunPodSandboxRequest.fromPartial({ config: await podConfig(stack) }),
+    );
     await stack.cribus('down');
-    const down = await stack.cribus('doctor');
-    assert.match(down.stdout, /^ok +stack +it is not running$/m);
+    const left = await stack.cribus('doctor');
+    assert.match(left.stdout, /^warn +stack +it is not running, and 1 pod of it is on record$/m);
+    assert.match(
+      left.stdout.replaceAll(/\s+/g, ' '),
+      /"cribus down --root \S+ --pods" removes them/,
+    );
+    const never = await runCommand(CRIBUS, ['doctor', '--root', join(stack.root, 'never-up')]);
+    assert.match(never.stdout, /^ok +stack +it is not running$/m);
   });
 
   it('says what to install where an engine is missing', async () => {

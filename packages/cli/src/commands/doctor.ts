@@ -1,9 +1,11 @@
 // `cribus doctor`: looks at the host and at the stack, says what to do for each finding, and with
 // --fix takes leftovers of a crash away after asking.
 
+import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline/promises';
 import type { Config } from '@cribus/chassis/config.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
+import { listDirectory } from '@cribus/host/files.ts';
 import type { Invocation } from '../arguments.ts';
 import { checkCadvisor } from '../doctor/cadvisor-check.ts';
 import { type Finding, ok, problem, warning } from '../doctor/finding.ts';
@@ -15,6 +17,7 @@ import { shellWord } from '../shell-word.ts';
 import { currentConfig } from '../stack/generated.ts';
 import { openStack, type Stack } from '../stack/open-stack.ts';
 import { describeParts } from '../stack/part-report.ts';
+import { startHint } from '../stack/start-hint.ts';
 import { wrapped } from '../table.ts';
 
 const MARKS = { ok: 'ok', warning: 'warn', problem: 'BAD' } as const;
@@ -35,7 +38,7 @@ export async function runDoctor(invocation: Invocation): Promise<number> {
   const findings = [...host, ...rest.filter((one) => one !== undefined), ...own.findings];
   if (leftovers.length === 0) findings.push(ok('leftovers', 'none of a crash'));
   for (const finding of findings) printFinding(finding);
-  const root = stack.directory === undefined ? '' : ` --root ${shellWord(stack.directory)}`;
+  const root = rootOption(stack);
   for (const { what } of leftovers) {
     printFinding(warning('left over', what, `cribus doctor --fix${root} takes it away`));
   }
@@ -65,14 +68,36 @@ async function checkStack(
 ): Promise<{ readonly isRunning: boolean; readonly findings: readonly Finding[] }> {
   const parts = await describeParts(stack, config);
   if (parts.every(({ state }) => state === 'dead')) {
-    return { isRunning: false, findings: [ok('stack', 'it is not running')] };
+    return { isRunning: false, findings: [await checkRest(stack)] };
   }
   const findings = parts.map(({ name, state, pid }) => {
     if (state === 'running') return ok(name, pid === undefined ? 'running' : `running, pid ${pid}`);
     const text = state === 'dead' ? 'it does not run' : 'it runs and does not answer';
-    return problem(name, text, `its log says why: ${config.roots.log}/${name}.log`);
+    return problem(name, text, `its log says why: ${logOf(name, config)}`);
   });
   return { isRunning: true, findings: [...findings, ...(await checkCadvisor(config))] };
+}
+
+/** Pods of a stack that is down run on, and hold their addresses and ports. */
+async function checkRest(stack: Stack): Promise<Finding> {
+  const pods = (await listDirectory(stack.paths.sandboxes)).length;
+  if (pods === 0) return ok('stack', 'it is not running');
+  const root = rootOption(stack);
+  return warning(
+    'stack',
+    `it is not running, and ${counted(pods, 'pod')} of it ${pods === 1 ? 'is' : 'are'} on record`,
+    `"${startHint(stack)}" takes them on again, "cribus down${root} --pods" removes them`,
+  );
+}
+
+/** `cribus up` keeps logs in files, systemd in its journal. */
+function logOf(name: string, config: Config): string {
+  const file = `${config.roots.log}/${name}.log`;
+  return existsSync(file) ? file : `journalctl -u cribus-${name.replace(/^cri-|-server$/g, '')}`;
+}
+
+function rootOption({ directory }: Stack): string {
+  return directory === undefined ? '' : ` --root ${shellWord(directory)}`;
 }
 
 function printFinding({ about, level, text, advice }: Finding): void {
