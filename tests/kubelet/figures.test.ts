@@ -42,7 +42,7 @@ describe('what a real kubelet tells of pods', () => {
       const name = `busy-${handler}`;
       node.api.put('node.k8s.io/v1/runtimeclasses', { metadata: { name: handler }, handler });
       const script =
-        'dd if=/dev/zero of=/file bs=1M count=3; timeout 3 yes >/dev/null; while :; do echo busy; sleep 0.5; done';
+        'dd if=/dev/zero of=/file bs=1M count=3; i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done; while :; do echo busy; sleep 0.5; done';
       const containers = [shell('main', node.image, script)];
       node.api.runPod(pod(name, { runtimeClassName: handler, containers }));
     }
