@@ -5,6 +5,7 @@ import { stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { listDirectory, readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
 import type { Collected } from './collected.ts';
+import { createHolds } from './holds.ts';
 import type { ImagePaths } from './image-paths.ts';
 
 export interface BlobStore {
@@ -18,26 +19,20 @@ export interface BlobStore {
 
 /** Makes the store; its directory is there before the first use. */
 export function createBlobStore(paths: ImagePaths, collected: Collected): BlobStore {
-  /** How many pulls hold a blob whose image is about to be added. */
-  const holds = new Map<string, number>();
+  /** By pulls whose image is about to be added. */
+  const holds = createHolds();
   return {
     read: (digest) => readFileIfExists(paths.blobOf(digest)),
     async write(digest, body) {
-      holds.set(digest, (holds.get(digest) ?? 0) + 1);
+      holds.hold(digest);
       await writeFileAtomic(paths.blobOf(digest), body);
     },
-    release(digests) {
-      for (const digest of digests) {
-        const left = (holds.get(digest) ?? 1) - 1;
-        if (left > 0) holds.set(digest, left);
-        else holds.delete(digest);
-      }
-    },
+    release: holds.release,
     async collect(needed) {
       for (const hex of await listDirectory(paths.content)) {
         const digest = `sha256:${hex}`;
         // A temporary name is left only by a crash, and its owner is this process.
-        if (needed.has(digest) || holds.has(digest)) continue;
+        if (needed.has(digest) || holds.isHeld(digest)) continue;
         const file = join(paths.content, hex);
         const { size } = await stat(file).catch(() => ({ size: 0 }));
         await unlink(file).then(

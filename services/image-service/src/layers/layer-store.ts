@@ -14,6 +14,7 @@ import {
   writeFileAtomic,
 } from '@cribus/host/files.ts';
 import { syncFilesystem } from '@cribus/host/jail.ts';
+import { createHolds } from '../holds.ts';
 import type { ImagePaths } from '../image-paths.ts';
 
 export interface LayerStore {
@@ -66,7 +67,7 @@ export function createLayerStore(options: {
   const { paths, log } = options;
   const byDiffId = new Map<string, string>();
   const pending = new Map<string, Promise<string>>();
-  const holds = new Map<string, number>();
+  const holds = createHolds();
   const ingesting = new Set<string>();
   const unsynced = new Set<string>();
   const sizes = new Map<string, { readonly bytes: bigint; readonly inodes: bigint }>();
@@ -74,7 +75,7 @@ export function createLayerStore(options: {
   const trashSizes = new Map<string, bigint>();
 
   function hold(name: string): string {
-    holds.set(name, (holds.get(name) ?? 0) + 1);
+    holds.hold(name);
     return name;
   }
 
@@ -140,13 +141,7 @@ export function createLayerStore(options: {
       }
     },
 
-    release(names) {
-      for (const name of names) {
-        const left = (holds.get(name) ?? 1) - 1;
-        if (left > 0) holds.set(name, left);
-        else holds.delete(name);
-      }
-    },
+    release: holds.release,
 
     async persist(names) {
       const waiting = names.filter((name) => unsynced.has(name));
@@ -167,7 +162,7 @@ export function createLayerStore(options: {
 
     async collect(needed) {
       for (const name of await listDirectory(paths.layers)) {
-        if (needed.has(name) || holds.has(name)) continue;
+        if (needed.has(name) || holds.isHeld(name)) continue;
         for (const [diffId, known] of byDiffId) {
           if (known === name) byDiffId.delete(diffId);
         }
