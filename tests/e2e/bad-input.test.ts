@@ -16,7 +16,7 @@ import {
 import { before, describe, it } from 'mocha';
 import type { Cri, Method, RequestOfMethod } from './harness/cri.ts';
 import { failureOf, imageStatus, type Refusal } from './harness/image-calls.ts';
-import { podConfig, shellContainer, startContainer } from './harness/pods.ts';
+import { podConfig, runSandbox, shellContainer, startContainer } from './harness/pods.ts';
 import { HANDLERS, newTraces, stackSuite, tracesOf } from './harness/suite.ts';
 
 type PodInput = NonNullable<
@@ -208,11 +208,7 @@ describe('wrong requests', () => {
   for (const [what, [change, refusal]] of Object.entries(WRONG_CONTAINERS)) {
     it(`refuses a container with ${what}, and leaves nothing`, async () => {
       const { cri, stack, image } = suite;
-      const config = await podConfig(stack);
-      const { podSandboxId } = await cri.call(
-        'runPodSandbox',
-        RunPodSandboxRequest.fromPartial({ config }),
-      );
+      const { podSandboxId, config } = await runSandbox(stack);
       const traces = tracesOf(stack);
       const container = shellContainer(image, 'sleep 60', change);
       await failureOf(startContainer(cri, podSandboxId, container, config), refusal);

@@ -24,8 +24,8 @@ import { failureOf, type Refusal } from './harness/image-calls.ts';
 import {
   containerStatus,
   exec,
-  podConfig,
   runPod,
+  runSandbox,
   shellContainer,
   startContainer,
 } from './harness/pods.ts';
@@ -73,8 +73,7 @@ describe('CDI devices', () => {
     handler = 'runc',
   ) => {
     const { cri, stack, image } = suite;
-    const config = await podConfig(stack);
-    const { podSandboxId } = await cri.call('runPodSandbox', { config, runtimeHandler: handler });
+    const { podSandboxId, config } = await runSandbox(stack, { handler });
     const request = { podSandboxId, config: shellContainer(image, SLEEP, container) };
     const details = await failureOf(
       cri.call(
@@ -259,8 +258,7 @@ describe('CDI devices', () => {
 
   it('a file counts from the moment it is written, as YAML too, and devices are also asked for by annotation', async () => {
     const { stack, cri, image } = suite;
-    const config = await podConfig(stack);
-    const { podSandboxId } = await cri.call('runPodSandbox', { config, runtimeHandler: 'runc' });
+    const { podSandboxId, config } = await runSandbox(stack, { handler: 'runc' });
     const valueIn = async (name: string) => {
       const annotations = {
         'cdi.k8s.io/plugin_1': 'vendor.example/net=nic0,vendor.example/gpu=one',

@@ -3,11 +3,10 @@
 import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { RunPodSandboxRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { pinNamespace } from '@cribus/host/namespaces.ts';
 import { after, before, describe, it } from 'mocha';
 import { assertNothingLeaked, type HostSnapshot, snapshotHost } from './harness/leaks.ts';
-import { podConfig } from './harness/pods.ts';
+import { runSandbox } from './harness/pods.ts';
 import { CRIBUS, runCommand, type Stack, startStack } from './harness/stack.ts';
 
 describe('cribus doctor', () => {
@@ -81,10 +80,7 @@ describe('cribus doctor', () => {
     } finally {
       process.kill(pidOf('image-service'), 'SIGCONT');
     }
-    await stack.cri.call(
-      'runPodSandbox',
-      RunPodSandboxRequest.fromPartial({ config: await podConfig(stack) }),
-    );
+    await runSandbox(stack);
     await stack.cribus('down');
     const left = await stack.cribus('doctor');
     assert.match(left.stdout, /^warn +stack +it is not running, and 1 pod of it is on record$/m);

@@ -11,12 +11,11 @@ import {
   CreateContainerRequest,
   GetEventsRequest,
   PodSandboxState,
-  RunPodSandboxRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { ServiceError } from '@grpc/grpc-js';
 import { describe, it } from 'mocha';
 import { type Cri, connectCri } from './harness/cri.ts';
-import { podConfig, runPod, shellContainer, startContainer } from './harness/pods.ts';
+import { runPod, runSandbox, shellContainer, startContainer } from './harness/pods.ts';
 import { eventually } from './harness/stack.ts';
 import { HANDLERS, removeAllPods, stackSuite } from './harness/suite.ts';
 
@@ -144,11 +143,7 @@ describe('container events', () => {
     const lazyClient = connectCri(cri.endpoint);
     const lazy = await subscribe(lazyClient);
     const eager = await subscribe(cri);
-    const config = await podConfig(stack);
-    const { podSandboxId } = await cri.call(
-      'runPodSandbox',
-      RunPodSandboxRequest.fromPartial({ config }),
-    );
+    const { podSandboxId, config } = await runSandbox(stack);
     await eventually('both listen', async () => lazy.events.length === 2);
     lazy.pause();
     // Every event carries the statuses of all containers of the pod, so they grow quickly; this client

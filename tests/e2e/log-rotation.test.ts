@@ -15,14 +15,10 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  ContainerState,
-  CreateContainerRequest,
-  RunPodSandboxRequest,
-} from '@cribus/contracts/gen/cri/v1/api.ts';
+import { ContainerState, CreateContainerRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
 import { failureOf } from './harness/image-calls.ts';
-import { containerStatus, exec, podConfig, runPod, shellContainer } from './harness/pods.ts';
+import { containerStatus, exec, runPod, runSandbox, shellContainer } from './harness/pods.ts';
 import { eventually, readLog } from './harness/stack.ts';
 import { HANDLERS, stackSuite } from './harness/suite.ts';
 
@@ -191,11 +187,7 @@ describe('log rotation', () => {
 
   it('refuses a log for which the disk has no room, and lets a container run whose log fills it', async () => {
     const { cri, stack, image } = suite;
-    const config = await podConfig(stack);
-    const { podSandboxId } = await cri.call(
-      'runPodSandbox',
-      RunPodSandboxRequest.fromPartial({ config }),
-    );
+    const { podSandboxId, config } = await runSandbox(stack);
     // Inodes for the directory and one log.
     const options = 'size=64k,nr_inodes=2';
     execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', config.logDirectory]);
@@ -224,11 +216,7 @@ describe('log rotation', () => {
 
   it('makes the directories of a log path, and refuses one that can be no log with its name', async () => {
     const { cri, stack, image } = suite;
-    const config = await podConfig(stack);
-    const { podSandboxId } = await cri.call(
-      'runPodSandbox',
-      RunPodSandboxRequest.fromPartial({ config }),
-    );
+    const { podSandboxId, config } = await runSandbox(stack);
     writeFileSync(join(config.logDirectory, 'file'), 'kept');
     mkdirSync(join(config.logDirectory, 'directory'));
     const create = (logPath: string) =>

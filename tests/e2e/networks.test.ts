@@ -16,7 +16,7 @@ import {
 import { after, before, describe, it } from 'mocha';
 import { connectCri } from './harness/cri.ts';
 import { assertNothingLeaked, type HostSnapshot, snapshotHost } from './harness/leaks.ts';
-import { podConfig } from './harness/pods.ts';
+import { podConfig, runSandbox } from './harness/pods.ts';
 import { CRIBUS, eventually, runCommand, type Stack, startStack } from './harness/stack.ts';
 
 describe('the network of pods', () => {
@@ -89,11 +89,7 @@ describe('the network of pods', () => {
   });
 
   async function ipOfNewPod(): Promise<string> {
-    const config = await podConfig(stack);
-    const { podSandboxId } = await stack.cri.call(
-      'runPodSandbox',
-      RunPodSandboxRequest.fromPartial({ config }),
-    );
+    const { podSandboxId } = await runSandbox(stack);
     const { status } = await stack.cri.call(
       'podSandboxStatus',
       PodSandboxStatusRequest.fromPartial({ podSandboxId }),

@@ -13,7 +13,6 @@ import {
   ListPodSandboxStatsRequest,
   NamespaceMode,
   PodSandboxState,
-  RunPodSandboxRequest,
   StreamContainerStatsRequest,
   StreamContainersRequest,
   StreamImagesRequest,
@@ -25,7 +24,7 @@ import {
 import { describe, it } from 'mocha';
 import type { Cri, Method, RequestOfMethod, ResponseOfMethod } from './harness/cri.ts';
 import { failureOf } from './harness/image-calls.ts';
-import { podConfig, runPod } from './harness/pods.ts';
+import { runPod, runSandbox } from './harness/pods.ts';
 import { stackSuite } from './harness/suite.ts';
 
 async function messagesOf<M extends Method>(
@@ -163,11 +162,7 @@ describe('the streamed lists', () => {
     const linux = { securityContext: { namespaceOptions: { network: NamespaceMode.NODE } } };
     const ids = await Promise.all(
       Array.from({ length: count }, async () => {
-        const config = await podConfig(stack, { annotations, linux });
-        const { podSandboxId } = await cri.call(
-          'runPodSandbox',
-          RunPodSandboxRequest.fromPartial({ config }),
-        );
+        const { podSandboxId } = await runSandbox(stack, { pod: { annotations, linux } });
         return podSandboxId;
       }),
     );

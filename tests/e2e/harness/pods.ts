@@ -64,6 +64,22 @@ export interface RunningPod {
   readonly logPath: string;
 }
 
+/** Runs a sandbox without containers. */
+export async function runSandbox(
+  stack: Stack,
+  options: {
+    readonly handler?: string;
+    readonly pod?: PartialOf<typeof PodSandboxConfig> & { name?: string };
+  } = {},
+): Promise<{ readonly podSandboxId: string; readonly config: PodSandboxConfig }> {
+  const config = await podConfig(stack, options.pod);
+  const { podSandboxId } = await stack.cri.call(
+    'runPodSandbox',
+    RunPodSandboxRequest.fromPartial({ config, runtimeHandler: options.handler ?? '' }),
+  );
+  return { podSandboxId, config };
+}
+
 /** Runs a pod with one started container. */
 export async function runPod(
   stack: Stack,
@@ -75,11 +91,7 @@ export async function runPod(
     readonly container?: PartialOf<typeof ContainerConfig> & { name?: string };
   },
 ): Promise<RunningPod> {
-  const config = await podConfig(stack, options.pod);
-  const { podSandboxId: podId } = await stack.cri.call(
-    'runPodSandbox',
-    RunPodSandboxRequest.fromPartial({ config, runtimeHandler: options.handler ?? '' }),
-  );
+  const { podSandboxId: podId, config } = await runSandbox(stack, options);
   const container = shellContainer(options.image, options.script, options.container);
   const containerId = await startContainer(stack.cri, podId, container, config);
   const status = await stack.cri.call(
