@@ -2,7 +2,7 @@
 // the worker, pods get configuration and secrets, and are debugged, resized and deleted while they run.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { ListPodSandboxRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { fetchText } from '@cribus/e2e/harness/http.ts';
@@ -184,6 +184,17 @@ describe('a real kubelet of a cluster', () => {
       );
     });
   }
+
+  it('checkpoints a container into an archive where criu can, and says why where it can not', async () => {
+    node.api.runPod(pod('frozen', { containers: [shell('main', node.image, WAIT)] }));
+    await node.ready('frozen');
+    const { status, body } = await node.kubelet.ask('POST', '/checkpoint/default/frozen/main');
+    if (status === 200) {
+      const [path = ''] = (JSON.parse(body) as { readonly items: readonly string[] }).items;
+      assert.ok(statSync(path).size > 0);
+    } else assert.match(body, /checkpoint.*criu/s);
+    await node.ready('frozen');
+  });
 
   for (const handler of HOST_KERNEL_HANDLERS) {
     it(`gives a pod the network, the processes and a port of the host, or users of its own, as asked, under ${handler}`, async () => {
