@@ -27,6 +27,14 @@ export const TREE = fileURLToPath(new URL('../../../', import.meta.url));
 const SETTLE_MS = 300_000;
 const PACKAGES = join(TREE, 'dist-package');
 
+export const SERVICES = [
+  'cribus-gateway',
+  'cribus-image-service',
+  'cribus-sandbox-manager',
+  'cribus-runtime-runc',
+  'cribus-runtime-gvisor',
+] as const;
+
 const BRIDGE = JSON.stringify({
   cniVersion: '1.0.0',
   name: 'pods',
@@ -107,11 +115,12 @@ export async function openNode(driver: CgroupDriver = 'systemd'): Promise<Instal
   return node;
 }
 
-/** Until every condition is true and each handler of the configuration is served. */
+/** Until each unit says that it is ready, and every condition is true. */
 export async function settle(node: Pick<InstalledNode, 'cri'>): Promise<void> {
   await eventually(
     'the node is ready',
     async () => {
+      run('systemctl', 'is-active', ...SERVICES.map((name) => `${name}.service`));
       const { status } = await node.cri.call('status', StatusRequest.fromPartial({}));
       const waiting = (status?.conditions ?? []).filter((condition) => !condition.status);
       if (waiting.length > 0) throw new Error(waiting.map(({ message }) => message).join('; '));
