@@ -120,7 +120,7 @@ export async function settle(node: Pick<InstalledNode, 'cri'>): Promise<void> {
   await eventually(
     'the node is ready',
     async () => {
-      run('systemctl', 'is-active', ...SERVICES.map((name) => `${name}.service`));
+      for (const name of SERVICES) run('systemctl', 'is-active', `${name}.service`);
       const { status } = await node.cri.call('status', StatusRequest.fromPartial({}));
       const waiting = (status?.conditions ?? []).filter((condition) => !condition.status);
       if (waiting.length > 0) throw new Error(waiting.map(({ message }) => message).join('; '));
