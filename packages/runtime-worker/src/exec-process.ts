@@ -10,6 +10,7 @@ import type { Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { FRAME } from '@cribus/contracts/session.ts';
 import { execProcess } from '@cribus/oci/process.ts';
 import type { Spec } from '@cribus/oci/spec.ts';
+import { execFailure } from './exec-failure.ts';
 import { type Launched, launch } from './exec-launch.ts';
 import { EXEC_PREFIX, type ExecFiles, type ExecOrder, execFiles } from './exec-order.ts';
 import { aborted, killExec } from './kill-exec.ts';
@@ -66,7 +67,9 @@ async function runCommand(
       ...(size === undefined ? {} : { consoleSize: { width: size.columns, height: size.rows } }),
     };
     await writeFile(files.process, JSON.stringify(process), { mode: 0o600 });
-    exitCode = await follow(worker, { order, record, files, channel });
+    exitCode = await follow(worker, { order, record, files, channel }).catch((error: unknown) => {
+      throw execFailure(record, error);
+    });
   } finally {
     await rm(files.directory, { recursive: true, force: true });
   }
