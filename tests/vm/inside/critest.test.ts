@@ -16,6 +16,8 @@ const MIRRORS = '/etc/cribus/certs.d/_default';
 const SPECS = 117;
 const BUDGET_MS = 60 * 60_000;
 const PROGRESS_EVERY_MS = 20_000;
+/** Characters of the log after a failure. */
+const LOG_SHOWN = 20_000;
 
 describe('critest on cgroup v2 with AppArmor', () => {
   let node: InstalledNode;
@@ -58,10 +60,16 @@ describe('critest on cgroup v2 with AppArmor', () => {
     const others = results
       .filter(({ outcome }) => outcome !== 'passed')
       .map(({ name, outcome, message }) => `${outcome}: ${name}: ${message}`);
+    if (others.length > 0) console.log(endOf(join(workshop.directory, 'runc.log')));
     assert.deepEqual(others, []);
     assert.equal(results.length, SPECS);
   });
 });
+
+/** Ginkgo tells of failures where they occur, and sums them up at the end. */
+function endOf(log: string): string {
+  return readFileSync(log, 'utf8').slice(-LOG_SHOWN);
+}
 
 /** Ginkgo writes a dot for each spec that passed. */
 async function tellProgress(log: string, signal: AbortSignal): Promise<void> {

@@ -62,7 +62,7 @@ export interface InstalledNode {
   close(): Promise<void>;
 }
 
-/** A ready node with this cgroup driver and busybox; the package is installed where nothing is. */
+/** A ready node with this cgroup driver, busybox and no pods; the package is installed where nothing is. */
 export async function provideNode(
   driver: CgroupDriver = 'systemd',
   install: () => void = installPackage,
@@ -78,6 +78,7 @@ export async function provideNode(
     await switchDriver(driver);
   }
   const node = await openNode(driver);
+  await removePods(node);
   await pull(node.cri, node.registry.busybox);
   return node;
 }

@@ -33,6 +33,8 @@ const PACKAGES = [
   'docker-registry',
   'busybox-static',
   'ca-certificates',
+  // critest loads AppArmor profiles by it.
+  'sudo',
   'initramfs-tools',
   `linux-image-cloud-${process.arch === 'x64' ? 'amd64' : 'arm64'}`,
 ];
@@ -107,6 +109,7 @@ function configure(root: string): void {
   const wants = join(units, 'multi-user.target.wants');
   mkdirSync(wants, { recursive: true });
   writeFileSync(join(root, 'etc', 'hostname'), 'node\n');
+  writeFileSync(join(root, 'etc', 'hosts'), '127.0.0.1 localhost node\n::1 localhost\n');
   writeFileSync(join(root, 'etc', 'fstab'), '/dev/vda / ext4 rw 0 1\n');
   for (const unit of UNITS_OFF) rmSync(join(wants, `${unit}.service`), { force: true });
   symlinkSync('../cribus-tests.service', join(wants, 'cribus-tests.service'));
