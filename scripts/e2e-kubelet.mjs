@@ -55,18 +55,15 @@ console.log(`· The kubelet of the PATH is of version ${version}`);
 // Short, as unix sockets are below it.
 const scratch = mkdtempSync(join(tmpdir(), 'cribus-k-'));
 for (const name of ['run', 'var-log', 'var-lib', 'tmp']) mkdirSync(join(scratch, name));
-const tests = [process.execPath, join(root, 'scripts', 'mocha.mjs'), 'kubelet'];
+const words = process.argv.slice(2).filter((word) => word !== '--');
+const tests = [process.execPath, join(root, 'scripts', 'mocha.mjs'), 'kubelet', ...words];
 const namespaces = ['--mount', '--pid', '--net', '--fork', '--mount-proc', '--kill-child'];
-const child = spawn(
-  'unshare',
-  [...namespaces, 'sh', '-c', PREPARE, scratch, ...tests, ...process.argv.slice(2)],
-  {
-    stdio: ['ignore', 'inherit', 'inherit'],
-    // Away from the terminal's Ctrl-C: it is ended as a whole, with its pods.
-    detached: true,
-    env: { ...process.env, TMPDIR: join(scratch, 'tmp'), CRIBUS_KUBELET_CGROUP: `/${CGROUP}` },
-  },
-);
+const child = spawn('unshare', [...namespaces, 'sh', '-c', PREPARE, scratch, ...tests], {
+  stdio: ['ignore', 'inherit', 'inherit'],
+  // Away from the terminal's Ctrl-C: it is ended as a whole, with its pods.
+  detached: true,
+  env: { ...process.env, TMPDIR: join(scratch, 'tmp'), CRIBUS_KUBELET_CGROUP: `/${CGROUP}` },
+});
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(name, () => child.kill('SIGKILL'));
 child.on('exit', async (code) => {
   await removeCgroups();

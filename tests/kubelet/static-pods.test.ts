@@ -96,6 +96,10 @@ for (const handler of HANDLERS) {
         `/run/default/${name}/main?cmd=${encodeURIComponent('stat -f -c %T /memory')}`,
       );
       assert.equal(mounted.status, 200, mounted.body);
+      // A Sentry has a name of its own for the filesystems that it shares with the host.
+      assert.match(mounted.body, handler === 'gvisor' ? /./ : /tmpfs/);
+      // The port that needs no credentials tells of pods too.
+      assert.ok((await fetchText(`${node.kubelet.readOnlyUrl}/pods`)).includes(name));
       await node.remove(whole);
       assert.equal(readFileSync(join(host, 'pre'), 'utf8'), 'stopping\n');
     });
