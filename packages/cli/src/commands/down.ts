@@ -19,6 +19,8 @@ import { findUp, takeUpLock } from '../stack/up-lock.ts';
 /** `up` gives each of five groups of parts ten seconds and ten more after SIGKILL. */
 const UP_STOP_TIMEOUT_MS = 110_000;
 const REMOVE_TIMEOUT_MS = 10 * 60_000;
+/** Of a stack that is started to remove its pods: a slow machine must not keep what it can't use. */
+const READY_TIMEOUT_MS = 5 * 60_000;
 
 export async function runDown(invocation: Invocation): Promise<number> {
   requireRoot('down', 'it ends processes of root');
@@ -43,7 +45,10 @@ async function endPods(stack: Stack, say: (line: string) => void): Promise<strin
   const config = await currentConfig(stack);
   if (up !== undefined) return report(await removePods(config.gateway.socket, signal), say);
   say('The stack is started for a moment, to stop and remove its pods.');
-  const running = await bringUp({ stack, ...urlsGiven(config), say, signal });
+  const running = await bringUp({
+    ...{ stack, ...urlsGiven(config), say, signal },
+    readyTimeoutMs: READY_TIMEOUT_MS,
+  });
   try {
     return report(await removePods(running.config.gateway.socket, signal), say);
   } finally {

@@ -23,6 +23,8 @@ export interface BringUpOptions {
   readonly natsUrl: string | undefined;
   readonly redisUrl: string | undefined;
   readonly say: (line: string) => void;
+  /** For its parts to be ready; half a minute where it is left out. */
+  readonly readyTimeoutMs?: number;
   readonly signal: AbortSignal;
 }
 
@@ -70,6 +72,7 @@ async function startAll(options: BringUpOptions, lock: UpLock): Promise<RunningS
       metricsAddress: config.metrics.address,
       logDirectory: config.roots.log,
       states: supervisor.states,
+      timeoutMs: options.readyTimeoutMs,
       signal,
     });
     await lock.announce(true);
