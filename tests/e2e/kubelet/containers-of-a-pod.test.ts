@@ -36,7 +36,7 @@ describe('the containers of a pod', () => {
   it('start with init containers one after another, each again until it succeeds, and never go on after one that failed for good', async () => {
     const { kubelet, suite } = node;
     const { image } = suite;
-    const retried = node.addToEach({
+    const retried = node.addToEach(() => ({
       name: 'init',
       initContainers: [
         { name: 'first', image, script: `${tell('first')}; sleep 0.2; ${tell('first done')}` },
@@ -50,13 +50,13 @@ describe('the containers of a pod', () => {
         { name: 'main', image, script: `${tell('main')}; ${untilTerm('main')}` },
         { name: 'other', image, script: untilTerm('other') },
       ],
-    });
-    const failed = node.addToEach({
+    }));
+    const failed = node.addToEach(() => ({
       name: 'init-fails',
       restartPolicy: 'Never',
       initContainers: [{ name: 'bad', image, script: 'exit 3' }],
       containers: [{ name: 'main', image, script: tell('main') }],
-    });
+    }));
     await kubelet.until('some run, some have failed', () => {
       const up = retried.every(({ pod }) => isRunning(pod, 'main') && isRunning(pod, 'other'));
       return up && failed.every(({ pod }) => isDone(pod));
@@ -83,7 +83,7 @@ describe('the containers of a pod', () => {
     const { image } = suite;
     const sidecar = (name: string, script = untilTerm(name)) =>
       ({ name, image, script, restartPolicy: 'Always' }) as const;
-    const pods = node.addToEach({
+    const pods = node.addToEach(() => ({
       name: 'sidecars',
       initContainers: [
         {
@@ -94,13 +94,13 @@ describe('the containers of a pod', () => {
         sidecar('logger'),
       ],
       containers: [{ name: 'main', image, script: untilTerm('main', 'sleep 0.3;') }],
-    });
-    const jobs = node.addToEach({
+    }));
+    const jobs = node.addToEach(() => ({
       name: 'job',
       restartPolicy: 'Never',
       initContainers: [sidecar('helper')],
       containers: [{ name: 'main', image, script: `sleep 0.3; ${tell('main ends')}` }],
-    });
+    }));
     await kubelet.until('all run', () => pods.every(({ pod }) => isRunning(pod, 'main')));
     for (const { pod } of pods) {
       const { id } = kubelet.containerOf(pod, 'proxy');
@@ -132,13 +132,13 @@ describe('the containers of a pod', () => {
   it('are looked into by an ephemeral one that is attached to, sees the processes of its target, and is never started again', async () => {
     const { kubelet, suite } = node;
     const { image } = suite;
-    const pods = node.addToEach({
+    const pods = node.addToEach(() => ({
       name: 'debugged',
       containers: [
         { name: 'main', image, script: `: the target; ${untilTerm('main')}` },
         { name: 'other', image, script: `: another; ${untilTerm('other')}` },
       ],
-    });
+    }));
     await kubelet.until('they run', () => pods.every(({ pod }) => isRunning(pod, 'main')));
     for (const { pod } of pods) {
       const debugging = { targetContainerName: 'main', stdin: true, tty: true };
@@ -170,7 +170,7 @@ describe('the containers of a pod', () => {
   it('run postStart and preStop, which is given its share of the grace period, and are killed where postStart fails', async () => {
     const { kubelet, suite } = node;
     const { image } = suite;
-    const pods = node.addToEach({
+    const pods = node.addToEach(() => ({
       name: 'hooks',
       terminationGracePeriodS: 1,
       containers: [
@@ -194,7 +194,7 @@ describe('the containers of a pod', () => {
           postStart: ['sh', '-c', 'sleep 0.2; exit 1'],
         },
       ],
-    });
+    }));
     await kubelet.until('broken ones were started again', () =>
       pods.every(
         ({ pod }) =>
@@ -219,7 +219,7 @@ describe('the containers of a pod', () => {
   it('are probed by command, HTTP and TCP: startup holds the others back, readiness comes and goes, liveness restarts', async () => {
     const { kubelet, suite } = node;
     const { image } = suite;
-    const pods = node.addToEach({
+    const pods = node.addToEach(() => ({
       name: 'probed',
       containers: [
         {
@@ -250,7 +250,7 @@ describe('the containers of a pod', () => {
           startup: { exec: ['false'], failureThreshold: 2 },
         },
       ],
-    });
+    }));
     const isReady = ({ pod }: SharingPod, name: string): boolean =>
       kubelet.probes.ready.has(kubelet.containerOf(pod, name).id);
     const why = ({ pod }: SharingPod, name: string): string[] =>

@@ -26,12 +26,14 @@ export interface KubeletSuite {
   add(given: Parameters<typeof podManifest>[0]): PodManifest;
   /**
    * The same pod for each handler, so that they live side by side. All the containers of one share
-   * a directory of the host, which outlives the pod, at /v.
+   * a directory of the host, which outlives the pod, at /v; `describe` is told its path.
    */
-  addToEach(given: Omit<Parameters<typeof podManifest>[0], 'handler'>): readonly SharingPod[];
+  addToEach(describe: (volume: string) => ManifestOfEach): readonly SharingPod[];
   /** Runs after the pods of the test are gone. */
   undo(action: () => void): void;
 }
+
+export type ManifestOfEach = Omit<Parameters<typeof podManifest>[0], 'handler'>;
 
 export interface SharingPod {
   readonly handler: (typeof KUBELET_HANDLERS)[number];
@@ -93,10 +95,11 @@ export function kubeletSuite(options: StackOptions = {}): KubeletSuite {
       get().add(pod);
       return pod;
     },
-    addToEach: (given) =>
+    addToEach: (describe) =>
       KUBELET_HANDLERS.map((handler) => {
         const volume = mkdtempSync(join(directory, 'shared-'));
         chmodSync(volume, 0o777);
+        const given = describe(volume);
         const pod = podManifest({ ...given, handler, name: `${given.name}-${handler}` });
         const sharing = mapContainers(pod, (container) => ({
           ...container,

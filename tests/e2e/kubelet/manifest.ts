@@ -121,7 +121,10 @@ export function mapContainers(
 
 /** As the kubelet's hash of a container: what a change of it restarts. */
 export function hashOf(container: ContainerManifest): string {
-  return createHash('sha256').update(JSON.stringify(container)).digest('hex').slice(0, 8);
+  const text = JSON.stringify(container, (_key, value) =>
+    typeof value === 'bigint' ? String(value) : value,
+  );
+  return createHash('sha256').update(text).digest('hex').slice(0, 8);
 }
 
 export function podDirectory(paths: NodePaths, { uid }: Pick<PodManifest, 'uid'>): string {
@@ -169,11 +172,28 @@ export function sandboxConfig(
     },
     linux: {
       cgroupParent: podCgroup(paths, pod),
-      securityContext: { namespaceOptions: namespaces(pod), seccomp: {} },
+      securityContext: {
+        namespaceOptions: namespaces(pod),
+        seccomp: {},
+        privileged: allContainers(pod).some(({ securityContext }) => securityContext?.privileged),
+      },
       overhead: overhead === 0 ? {} : { memoryLimitInBytes: BigInt(overhead) },
-      resources: { cpuPeriod: 100_000n, cpuShares: 2n },
+      resources: {
+        cpuPeriod: 100_000n,
+        cpuShares: 2n,
+        memoryLimitInBytes: BigInt(podMemoryBytes({ ...pod, overheadMemoryBytes: 0 }) ?? 0),
+      },
     },
   });
+}
+
+/** The limit of a pod's cgroup: none unless each container has one. */
+export function podMemoryBytes(
+  pod: Pick<PodManifest, 'containers' | 'overheadMemoryBytes'>,
+): number | undefined {
+  const limits = pod.containers.flatMap(({ limits }) => limits ?? []);
+  if (limits.length < pod.containers.length) return undefined;
+  return limits.reduce((sum, { memoryBytes }) => sum + memoryBytes, pod.overheadMemoryBytes);
 }
 
 export interface ContainerPlan {

@@ -26,6 +26,7 @@ import {
   type Probe,
   podCgroup,
   podDirectory,
+  podMemoryBytes,
   sandboxConfig,
 } from './manifest.ts';
 import type { NodeHands } from './node-hands.ts';
@@ -107,6 +108,7 @@ export class PlayedKubelet implements NodeHands {
   /** What the API server says should run. */
   add(pod: PodManifest): void {
     this.#pods.set(pod.uid, pod);
+    this.#terminating.delete(pod.uid);
   }
 
   /** Forgets what it knows of pods and reads it from the runtime, as a restarted kubelet. */
@@ -287,7 +289,13 @@ export class PlayedKubelet implements NodeHands {
   }
 
   async #runSandbox(pod: PodManifest, config: PodSandboxConfig): Promise<string> {
-    detectCgroups().create(podCgroup(this.paths, pod));
+    const cgroups = detectCgroups();
+    const cgroup = podCgroup(this.paths, pod);
+    cgroups.create(cgroup);
+    const memoryBytes = podMemoryBytes(pod);
+    if (memoryBytes !== undefined) {
+      await cgroups.setLimits(cgroup, { memoryBytes: BigInt(memoryBytes) });
+    }
     mkdirSync(config.logDirectory, { recursive: true });
     const request = RunPodSandboxRequest.fromPartial({ config, runtimeHandler: pod.handler });
     const { podSandboxId } = await this.client.ask('runPodSandbox', request);
