@@ -2,7 +2,6 @@
 // file of their own.
 
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ContainerState, ExecRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
@@ -64,27 +63,6 @@ describe('the streams of exec and attach', () => {
           streams.destroy();
         }),
       );
-    });
-
-    it(`copy files in and out through tar, as kubectl cp does, under ${handler}`, async () => {
-      const { stack, cri, image } = suite;
-      const { containerId } = await runPod(stack, { image, script: SLEEP, handler });
-      const archive = execFileSync('tar', ['-cf', '-', '-C', '/', 'bin/busybox'], {
-        maxBuffer: GIB,
-      });
-      const unpack = { containerId, cmd: ['tar', '-xmf', '-', '-C', '/tmp'], stdin: true };
-      const into = await openStreams(cri, unpack);
-      // Node keeps what the socket does not take yet: it is 2 MiB.
-      into.write(archive);
-      into.endInput();
-      assert.deepEqual([(await into.end).exitCode, (await into.stderr).toString()], [0, '']);
-      const pack = { containerId, cmd: ['tar', '-cf', '-', '-C', '/tmp', 'bin/busybox'] };
-      const outOf = await openStreams(cri, pack);
-      const input = await outOf.stdout;
-      assert.equal((await outOf.end).exitCode, 0);
-      const copied = execFileSync('tar', ['-xOf', '-', 'bin/busybox'], { input, maxBuffer: GIB });
-      assert.ok(copied.equals(readFileSync('/bin/busybox')), 'the copy is another file');
-      for (const streams of [into, outOf]) streams.destroy();
     });
 
     it(`end the input of a command while its output goes on, under ${handler}`, async () => {
