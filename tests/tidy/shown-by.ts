@@ -29,8 +29,8 @@ export function shownRows(table: string): ShownRow[] {
   return rows.map((line) => {
     const cells = line.split(/(?<!\\)\|/).map((cell) => cell.trim());
     const [row = '', entries = ''] = [cells[1], cells.at(-2)];
-    const tests = entries.split('<br>').filter((entry) => entry.includes(' › '));
-    return { row, tests: tests.map((entry) => namedTest(entry, `${table}, row "${row}"`)) };
+    const named = entries.includes(' › ') ? entries.split('<br>') : [];
+    return { row, tests: named.map((entry) => namedTest(entry, `${table}, row "${row}"`)) };
   });
 }
 
