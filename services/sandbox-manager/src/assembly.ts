@@ -50,6 +50,7 @@ export function assembleDeps(
       clock,
       metrics,
       slots: createSemaphore(PLUGINS_AT_ONCE_MAX),
+      portmapTurn: createSemaphore(1),
     },
     podCidr: openPodCidr(`${own.directory}/pod-cidr`),
     cgroups: detectCgroups(),

@@ -70,6 +70,7 @@ describe('CNI attachment', () => {
       clock: systemClock,
       metrics: createMetrics('test'),
       slots: createSemaphore(2),
+      portmapTurn: createSemaphore(1),
     };
     attachment = {
       sandboxId: 'abc',
@@ -162,6 +163,18 @@ ${body}
     const reason = new Error('given up');
     const signal = AbortSignal.any([systemClock.timeout(10_000), AbortSignal.abort(reason)]);
     await assert.rejects(attach(deps, { ...attachment, signal }, network), reason);
+  });
+
+  it('runs no two portmaps at once, which would both make the chains that they share', async () => {
+    // Fails where another one runs meanwhile.
+    await plugin('portmap', `mkdir ${root}/chains || exit 4; sleep 0.1; rmdir ${root}/chains`);
+    const plugins = [{ type: 'first' }, { type: 'portmap', capabilities: { portMappings: true } }];
+    const list = { cniVersion: '1.0.0', name: 'net', plugins };
+    const mapped = networkIntent(parseNetworkList(JSON.stringify(list)));
+    await Promise.all(
+      ['one', 'two'].map((sandboxId) => attach(deps, { ...attachment, sandboxId }, mapped)),
+    );
+    assert.equal((await calls()).filter((one) => one === 'ADD portmap').length, 2);
   });
 
   it('leaves out plugins that would do nothing for this pod', () => {

@@ -24,6 +24,11 @@ export interface AttachmentDeps {
   readonly metrics: Metrics;
   /** How many plugins may run at once. */
   readonly slots: Semaphore;
+  /**
+   * One place, for portmap's ADD: it looks for chains that all pods share and makes them if there are none,
+   * so that of two at the first hostPorts of a host one fails with "File exists".
+   */
+  readonly portmapTurn: Semaphore;
 }
 
 export interface Attachment {
@@ -144,26 +149,29 @@ function callPlugin(
   call: PluginCall,
 ): Promise<unknown> {
   const { command, plugin } = call;
-  return deps.slots.run(
-    () =>
-      deps.metrics.timed('cni', `${command.toLowerCase()} ${plugin.type}`, () =>
-        runPlugin({
-          command,
-          path: call.path,
-          type: plugin.type,
-          config: pluginInput(call, attachment.capabilities),
-          containerId: attachment.sandboxId,
-          netns: attachment.netns,
-          interfaceName: POD_INTERFACE,
-          args: cniArgs(attachment.sandboxId, attachment.config),
-          binDirectories: deps.binDirectories,
-          timeoutMs: deps.timeoutMs,
-          clock: deps.clock,
-          signal: attachment.signal,
-        }),
-      ),
-    attachment.signal,
-  );
+  const { signal } = attachment;
+  const run = () =>
+    deps.slots.run(
+      () =>
+        deps.metrics.timed('cni', `${command.toLowerCase()} ${plugin.type}`, () =>
+          runPlugin({
+            command,
+            path: call.path,
+            type: plugin.type,
+            config: pluginInput(call, attachment.capabilities),
+            containerId: attachment.sandboxId,
+            netns: attachment.netns,
+            interfaceName: POD_INTERFACE,
+            args: cniArgs(attachment.sandboxId, attachment.config),
+            binDirectories: deps.binDirectories,
+            timeoutMs: deps.timeoutMs,
+            clock: deps.clock,
+            signal,
+          }),
+        ),
+      signal,
+    );
+  return command === 'ADD' && plugin.type === 'portmap' ? deps.portmapTurn.run(run, signal) : run();
 }
 
 /**
