@@ -29,6 +29,9 @@ if grep -qs '^cribus-default ' "$apparmor/profiles"; then
   printf cribus-default > "$apparmor/.remove" || true
 fi
 rm -rf -- /usr/lib/cribus /usr/bin/cribus /run/cribus
+# Stacks with a --root may be on this host too, and have their claims there.
+rm -f -- /run/cribus-host/lock
+[ ! -d /run/cribus-host ] || rmdir --ignore-fail-on-non-empty /run/cribus-host
 rm -f -- /lib/systemd/system/cribus.target /lib/systemd/system/cribus-*
 [ ! -d /run/systemd/system ] || systemctl daemon-reload
 if [ "$purge" = yes ]; then

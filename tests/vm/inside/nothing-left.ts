@@ -6,7 +6,7 @@ import { cgroupsOf, run } from './installed-node.ts';
 
 /** The tests' own, and what the machine was made with. */
 const OURS =
-  /^\/(?:srv\/cribus|var\/lib\/cribus-tests|var\/tmp|(?:etc|run)\/systemd\/.*cribus-tests\.service|etc\/modules-load\.d\/cribus\.conf)/;
+  /^\/(?:srv\/cribus|var\/lib\/cribus-tests|var\/tmp|(?:etc|run)\/systemd\/.*cribus-tests\.service|etc\/modules-load\.d\/cribus\.conf|run\/udev\/links\/virtio-ports)/;
 const PROFILES = '/sys/kernel/security/apparmor/profiles';
 
 /** Fails with every file, process, mount, cgroup, unit and profile of cribus that is there. */
