@@ -11,7 +11,7 @@ import {
   type SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
 import { sandboxPaths } from '@cribus/contracts/paths.ts';
-import { CADVISOR_PREFIX, cadvisorName } from '@cribus/host/cgroup-slices.ts';
+import { CADVISOR_PREFIX, cadvisorName, pathOfCgroupsPath } from '@cribus/host/cgroup-slices.ts';
 import { writeFileAtomic } from '@cribus/host/files.ts';
 import { isAlive } from '@cribus/host/processes.ts';
 import { buildContainerSpec } from '@cribus/oci/build-spec.ts';
@@ -143,6 +143,17 @@ export function cgroupsPath(
     return `${slice}:${shown ? CADVISOR_PREFIX : 'cribus'}:${id}`;
   }
   return join('/', parent === '' ? cgroups.root : parent, shown ? cadvisorName(id) : id);
+}
+
+/** The cgroup, below the hierarchy, that holds and limits what the engine makes with that path. */
+export function cgroupPathOf(
+  worker: Worker,
+  sandbox: PodSandboxConfig,
+  what: { readonly id: string; readonly kind: SpecRole['kind'] },
+): string {
+  const path = pathOfCgroupsPath(cgroupsPath(worker, sandbox, what));
+  const { scopeSubgroup } = worker.driver;
+  return scopeSubgroup === undefined ? path : `${path}/${scopeSubgroup}`;
 }
 
 /** Which namespaces a container joins. */

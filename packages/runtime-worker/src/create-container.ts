@@ -21,7 +21,6 @@ import {
   MEMORY_OF_THE_PAST_MS,
   SANDBOX_MANAGER,
 } from '@cribus/contracts/subjects.ts';
-import { pathOfCgroupsPath } from '@cribus/host/cgroup-slices.ts';
 import { removeTree } from '@cribus/host/files.ts';
 import { mountIdmappedOverlay } from '@cribus/host/idmapped-mounts.ts';
 import { mountOverlay } from '@cribus/host/mounts.ts';
@@ -36,7 +35,7 @@ import {
   refuseUserNamespace,
 } from './checkpoint/origin.ts';
 import { logPathOf, prepareLog } from './container-log.ts';
-import { cgroupsPath, MAPPED_VOLUMES, writeContainerSpec } from './container-spec.ts';
+import { cgroupPathOf, MAPPED_VOLUMES, writeContainerSpec } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
 import { refuseHostProcesses } from './host-processes.ts';
 import { mountImageVolumes, volumeImages } from './image-volumes.ts';
@@ -304,7 +303,7 @@ async function reserve(
     imageRef: order.image.repoDigests[0] ?? order.image.id,
     logPath: logPathOf(sandboxConfig.logDirectory, config.logPath),
     resources: config.linux?.resources,
-    cgroupPath: pathOfCgroupsPath(cgroupsPath(worker, sandboxConfig, { id, kind: 'container' })),
+    cgroupPath: cgroupPathOf(worker, sandboxConfig, { id, kind: 'container' }),
     sandboxVersion: sandbox.version,
     layersDir: order.layersDir,
     layerNames: [...order.layerNames],

@@ -101,6 +101,8 @@ export interface RuntimeDriver {
   readonly execMode: 'detached' | 'foreground';
   /** Ways to a port of a pod that has a network of its own, in the order in which they are tried. */
   readonly portForward: readonly PortForwardStrategy[];
+  /** Below a scope of systemd's: the cgroup that the engine makes, limits and puts the processes into. */
+  readonly scopeSubgroup?: string;
   /** Changes the spec in the family's way; pure. */
   amendSpec(spec: Spec, role: SpecRole): Spec;
   /** Further global arguments of one create; pure. */

@@ -14,7 +14,6 @@ import {
   ContainerRecord,
   type SandboxRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
-import { pathOfCgroupsPath } from '@cribus/host/cgroup-slices.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { removeTree, writeFileAtomic } from '@cribus/host/files.ts';
 import { isAlive } from '@cribus/host/processes.ts';
@@ -23,7 +22,12 @@ import { buildSandboxSpec } from '@cribus/oci/build-sandbox-spec.ts';
 import { invalidOf } from '@cribus/oci/invalid-field.ts';
 import { buildSeccomp } from '@cribus/oci/seccomp.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
-import { allowedSandboxAnnotations, cgroupsPath, readLocalhostSeccomp } from './container-spec.ts';
+import {
+  allowedSandboxAnnotations,
+  cgroupPathOf,
+  cgroupsPath,
+  readLocalhostSeccomp,
+} from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
 import { CONTAINER_RECORD_FORMAT, discard } from './create-container.ts';
 import { refuseHostProcesses } from './host-processes.ts';
@@ -122,9 +126,7 @@ function newRecord(worker: Worker, { sandbox }: Order): ContainerRecord {
     createdAtNs: worker.service.clock.nowNs(),
     stopSignal: 'KILL',
     cgroupPath:
-      sandbox.config === undefined
-        ? ''
-        : pathOfCgroupsPath(cgroupsPath(worker, sandbox.config, ownRole(sandbox))),
+      sandbox.config === undefined ? '' : cgroupPathOf(worker, sandbox.config, ownRole(sandbox)),
     sandboxVersion: sandbox.version,
     podName: sandbox.config?.metadata?.name ?? '',
     podNamespace: sandbox.config?.metadata?.namespace ?? '',

@@ -43,6 +43,7 @@ describe('the driver of runc and crun', () => {
       version: '1',
       features: parseFeatures('{"mountOptions":["ro","rro"]}'),
       systemd: true,
+      cgroupVersion: 'v2',
       extraArgs: ['--debug'],
     } as const;
     const driver = describeDriver(probed);
@@ -65,8 +66,11 @@ describe('the driver of runc and crun', () => {
     assert.equal(driver.amendSpec(spec, role), spec);
     assert.deepEqual(
       crun.amendSpec(spec, role).annotations,
-      { kept: 'yes', 'run.oci.systemd.subgroup': '' },
-      'the scope itself is limited, as by runc',
+      { kept: 'yes', 'run.oci.systemd.subgroup': 'container' },
+      'systemd would reset what the scope itself has',
     );
+    assert.deepEqual([driver.scopeSubgroup, crun.scopeSubgroup], [undefined, 'container']);
+    const onV1 = describeDriver({ ...probed, flavour: 'crun', cgroupVersion: 'v1' });
+    assert.equal(onV1.scopeSubgroup, undefined);
   });
 });

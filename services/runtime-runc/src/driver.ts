@@ -3,6 +3,7 @@
 import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
+import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { writeFileAtomic } from '@cribus/host/files.ts';
 import { listMounts } from '@cribus/host/mounts.ts';
 import { run } from '@cribus/host/spawn.ts';
@@ -81,6 +82,7 @@ export const probeRunc: DriverProbe = async (options) => {
     version: versionOf(versionText),
     features: parseFeatures(features.exitCode === 0 ? features.stdout.toString('utf8') : ''),
     systemd: options.cgroupDriver === 'systemd',
+    cgroupVersion: detectCgroups().version,
     extraArgs: options.config.extra_args,
     noUserNamespaces,
   });
@@ -94,6 +96,7 @@ interface Probed {
   readonly version: string;
   readonly features: EngineFeatures;
   readonly systemd: boolean;
+  readonly cgroupVersion: 'v1' | 'v2';
   readonly extraArgs: readonly string[];
   /** Why this host can't; undefined where it can. */
   readonly noUserNamespaces?: string | undefined;
@@ -101,6 +104,7 @@ interface Probed {
 
 /** The driver as data. */
 export function describeDriver(probed: Probed): RuntimeDriver {
+  const subgroup = probed.flavour === 'crun' && probed.systemd && probed.cgroupVersion === 'v2';
   return {
     family: 'runc',
     enginePath: probed.enginePath,
@@ -136,18 +140,24 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     execMode: 'detached',
     portForward: ['netns'],
     limitsBy: probed.systemd ? 'engine' : 'cgroup',
-    amendSpec: probed.flavour === 'crun' && probed.systemd ? withoutSubgroup : (spec) => spec,
+    ...(subgroup ? { scopeSubgroup: CRUN_SUBGROUP } : {}),
+    amendSpec: subgroup ? withSubgroup : (spec) => spec,
     classify,
   };
 }
 
 /**
- * Below a systemd scope crun makes a cgroup of its own, `container`, on cgroup v2, and limits that one.
- * Figures, limits and who was killed for memory are looked for in the scope, as runc has it
- * (crun.1, run.oci.systemd.subgroup).
+ * Below a systemd scope crun limits a cgroup of its own on cgroup v2, so that a reload of systemd, which
+ * crun tells of no limit, resets none (crun.1, run.oci.systemd.subgroup). Said in words, as it is a
+ * default that could change.
  */
-function withoutSubgroup(spec: Spec): Spec {
-  return { ...spec, annotations: { ...spec.annotations, 'run.oci.systemd.subgroup': '' } };
+const CRUN_SUBGROUP = 'container';
+
+function withSubgroup(spec: Spec): Spec {
+  return {
+    ...spec,
+    annotations: { ...spec.annotations, 'run.oci.systemd.subgroup': CRUN_SUBGROUP },
+  };
 }
 
 /** crun knows `rro` since 1.4 (its pull request 778), long before it has a `features` command. */

@@ -170,10 +170,18 @@ export function cgroupsOf(name: string): string[] {
   return found === '' ? [] : found.split('\n');
 }
 
+/** The cgroup that limits a container: below its scope crun makes one. */
+export function cgroupOf(containerId: string): string {
+  const found = cgroupsOf(containerId);
+  const [cgroup] = found;
+  if (cgroup === undefined || found.length > 1) throw new Error(`cgroups: ${found.join(', ')}`);
+  const below = join(cgroup, 'container');
+  return existsSync(below) ? below : cgroup;
+}
+
 /** The first process of a container, by its cgroup. */
 export function pidOf(containerId: string): string {
-  const [cgroup = ''] = cgroupsOf(containerId);
-  return readFileSync(`${cgroup}/cgroup.procs`, 'utf8').split('\n')[0] ?? '';
+  return readFileSync(`${cgroupOf(containerId)}/cgroup.procs`, 'utf8').split('\n')[0] ?? '';
 }
 
 export function bootId(): string {

@@ -16,6 +16,7 @@ import { eventually } from '@cribus/e2e/harness/stack.ts';
 import { after, afterEach, before, describe, it } from 'mocha';
 import {
   type CgroupDriver,
+  cgroupOf,
   cgroupsOf,
   type InstalledNode,
   provideNode,
@@ -46,11 +47,6 @@ export function limitsSuite(driver: CgroupDriver): void {
       await node?.close();
     });
 
-    const cgroupOf = (containerId: string) => {
-      const found = cgroupsOf(containerId);
-      assert.equal(found.length, 1, found.join(', '));
-      return found[0] ?? '';
-    };
     const limits = (containerId: string) => {
       const read = (file: string) =>
         readFileSync(`${cgroupOf(containerId)}/${file}`, 'utf8').trim();
