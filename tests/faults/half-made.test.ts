@@ -30,6 +30,8 @@ import { assertSameFootprint, footprint, type Places, placesOf } from './harness
 
 const ROUNDS = 5;
 const PASSES_MAX = 3;
+/** The gateway is killed with the owner: nobody answers a caller that waits longer. */
+const CALLER_GIVES_UP_MS = 3_000;
 /** A pod with a started container takes about so long. */
 const DELAY_MS_MAX = { runc: 250, gvisor: 700 } as const;
 
@@ -48,10 +50,10 @@ describe('owners killed while things are made and removed', () => {
   const pidsOf = (parts: readonly PartName[]) =>
     Promise.all(parts.map((part) => node.stack.pidOf(part)));
 
-  async function make(handler: string): Promise<void> {
+  async function make(handler: string, timeoutMs: number): Promise<void> {
     const { cri } = node.stack;
     const sandboxConfig = await podConfig(node.stack);
-    const options = { timeoutMs: 3_000 };
+    const options = { timeoutMs };
     const { podSandboxId } = await cri.call(
       'runPodSandbox',
       RunPodSandboxRequest.fromPartial({ config: sandboxConfig, runtimeHandler: handler }),
@@ -113,7 +115,7 @@ describe('owners killed while things are made and removed', () => {
         const delayMs = randomInt(DELAY_MS_MAX[handler]);
         const owner = round % 2 === 0 ? 'sandbox-manager' : worker;
         const pids = await pidsOf([owner, 'cri-gateway']);
-        const made = make(handler).then(
+        const made = make(handler, CALLER_GIVES_UP_MS).then(
           () => 'made',
           (error: unknown) => String(error),
         );
@@ -131,7 +133,8 @@ describe('owners killed while things are made and removed', () => {
     const { cri } = node.stack;
     const before = footprint(places);
     for (let round = 0; round < ROUNDS; round += 1) {
-      await make('runc');
+      // The owner that the last round killed may only just be starting.
+      await make('runc', 2 * recoveryMs());
       const [podSandboxId = ''] = await listed();
       const { containers } = await cri.call(
         'listContainers',

@@ -22,7 +22,8 @@ import { type PartName, STOP_ORDER } from './services.ts';
 /** How long a part may take to end by itself after SIGTERM. */
 const STOP_GRACE_MS = 10_000;
 const BACKOFF_FIRST_MS = 100;
-const BACKOFF_MAX_MS = 5_000;
+/** With its start, a part that died many times in a row is still back within five seconds. */
+const BACKOFF_MAX_MS = 2_000;
 /** A part that ran so long starts its back-off anew. */
 const STEADY_AFTER_MS = 30_000;
 const LOG_CHECK_INTERVAL_MS = 60_000;
@@ -124,7 +125,7 @@ async function keepRunning(options: KeepRunningOptions): Promise<void> {
   }
 }
 
-/** At once the first time, then 0.1 s doubled up to 5 s. */
+/** At once the first time, then 0.1 s doubled up to 2 s. */
 export function backoffMs(failures: number): number {
   if (failures === 0) return 0;
   return Math.min(BACKOFF_FIRST_MS * 2 ** (failures - 1), BACKOFF_MAX_MS);
