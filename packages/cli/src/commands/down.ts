@@ -14,6 +14,7 @@ import { readLivingParts, writePartStates } from '../stack/part-state.ts';
 import { hasPods, removePods } from '../stack/pods.ts';
 import { putHostBack } from '../stack/put-host-back.ts';
 import { stopParts } from '../stack/supervisor.ts';
+import { refuseUnderUnits } from '../stack/units.ts';
 import { findUp, takeUpLock } from '../stack/up-lock.ts';
 
 /** `up` gives each of five groups of parts ten seconds and ten more after SIGKILL. */
@@ -25,6 +26,7 @@ const READY_TIMEOUT_MS = 5 * 60_000;
 export async function runDown(invocation: Invocation): Promise<number> {
   requireRoot('down', 'it ends processes of root');
   const stack = await openStack(invocation);
+  await refuseUnderUnits(stack);
   const say = (line: string) => console.log(line);
   const pods = invocation.flags.has('pods');
   const problems = pods ? await endPods(stack, say) : [];

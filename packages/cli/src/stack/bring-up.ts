@@ -16,6 +16,7 @@ import { readLivingParts } from './part-state.ts';
 import { planParts } from './parts.ts';
 import { type Readiness, waitUntilReady } from './ready.ts';
 import { supervise } from './supervisor.ts';
+import { refuseUnderUnits } from './units.ts';
 import { findUp, takeUpLock, type UpLock } from './up-lock.ts';
 
 export interface BringUpOptions {
@@ -37,11 +38,12 @@ export interface RunningStack {
 }
 
 /**
- * Starts the stack and waits until it is ready. Raises wrong_state when another `up` has it; on any
- * failure whatever was started is stopped again.
+ * Starts the stack and waits until it is ready. Raises wrong_state when another `up` or systemd has it;
+ * on any failure whatever was started is stopped again.
  */
 export async function bringUp(options: BringUpOptions): Promise<RunningStack> {
   const { stack } = options;
+  await refuseUnderUnits(stack);
   refuseUnfitCgroups(stack.config);
   await makeDirectories(stack);
   const lock = await takeUpLock(stack.paths.roots);

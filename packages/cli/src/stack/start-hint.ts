@@ -1,15 +1,12 @@
 // How a person starts the stack that a command was asked about.
 
-import { existsSync } from 'node:fs';
 import { shellWord } from '../shell-word.ts';
 import type { Stack } from './open-stack.ts';
-
-/** Where the package and deploy/install.sh put the unit. */
-const TARGETS = ['/lib/systemd/system/cribus.target', '/etc/systemd/system/cribus.target'];
+import { hasUnits } from './units.ts';
 
 /** A command to type. */
-export function startHint({ directory }: Pick<Stack, 'directory'>): string {
+export function startHint(stack: Pick<Stack, 'directory'>): string {
+  const { directory } = stack;
   if (directory !== undefined) return `cribus up --root ${shellWord(directory)}`;
-  const isUnit = existsSync('/run/systemd/system') && TARGETS.some((path) => existsSync(path));
-  return isUnit ? 'systemctl start cribus.target' : 'cribus up';
+  return hasUnits(stack) ? 'systemctl start cribus.target' : 'cribus up';
 }
