@@ -47,6 +47,8 @@ export interface StackPaths {
   /** CNI configuration that `cribus up` provides where the host has none. */
   readonly fallbackCniDirectory: string;
   readonly redisSocket: string;
+  /** The CRI endpoint in place of the configured one while `cribus down --pods` removes pods. */
+  readonly removalSocket: string;
   readonly images: string;
   readonly layers: string;
   readonly sandboxes: string;
@@ -64,6 +66,7 @@ export function stackPaths(roots: Roots): StackPaths {
     credentialsDirectory: join(roots.state, 'credentials'),
     fallbackCniDirectory: join(roots.state, 'cni', 'net.d'),
     redisSocket: join(roots.run, 'redis.sock'),
+    removalSocket: join(roots.run, 'down.sock'),
     images: join(roots.state, 'images'),
     layers: join(roots.state, 'images', 'layers'),
     sandboxes: join(roots.state, 'sandboxes'),

@@ -2,13 +2,15 @@
 // back as it was.
 
 import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { systemClock } from '@cribus/host/clock.ts';
+import { listDirectory, readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
 import { signalProcess, waitForExit } from '@cribus/host/processes.ts';
 import type { Invocation } from '../arguments.ts';
 import { requireRoot } from '../require-root.ts';
 import { bringUp } from '../stack/bring-up.ts';
-import { currentConfig, urlsGiven } from '../stack/generated.ts';
+import { currentConfig, generatedPaths, urlsGiven } from '../stack/generated.ts';
 import { openStack, type Stack } from '../stack/open-stack.ts';
 import { readLivingParts, writePartStates } from '../stack/part-state.ts';
 import { hasPods, removePods } from '../stack/pods.ts';
@@ -31,12 +33,20 @@ export async function runDown(invocation: Invocation): Promise<number> {
   const pods = invocation.flags.has('pods');
   const problems = pods ? await endPods(stack, say) : [];
   const stopped = await stopStack(stack, say);
-  if (pods && problems.length === 0) problems.push(...(await putBack(stack)));
+  if (pods && problems.length === 0) problems.push(...(await putBackWithoutPods(stack)));
   for (const problem of problems) console.error(`Left behind: ${problem}`);
   if (problems.length > 0) return 1;
   if (pods) say('Stopped; no pod is left, and the host is as it was.');
   else say(stopped ? 'Stopped; containers keep running.' : 'Nothing of this stack was running.');
   return 0;
+}
+
+/** Containers stand on what would be put back, and a kubelet makes a pod anew that it misses. */
+async function putBackWithoutPods(stack: Stack): Promise<string[]> {
+  const left = (await listDirectory(stack.paths.sandboxes)).length;
+  if (left === 0) return putBack(stack);
+  const what = left === 1 ? 'a pod that was' : `${left} pods that were`;
+  return [`${what} made meanwhile: stop who makes them (systemctl stop kubelet), and try again`];
 }
 
 /** Removes every pod, by the running stack or by one that is started for it. */
@@ -47,15 +57,35 @@ async function endPods(stack: Stack, say: (line: string) => void): Promise<strin
   const config = await currentConfig(stack);
   if (up !== undefined) return report(await removePods(config.gateway.socket, signal), say);
   say('The stack is started for a moment, to stop and remove its pods.');
-  const running = await bringUp({
-    ...{ stack, ...urlsGiven(config), say, signal },
-    readyTimeoutMs: READY_TIMEOUT_MS,
+  return keepingConfiguration(stack, async () => {
+    const running = await bringUp({
+      ...{ stack: onRemovalSocket(stack), ...urlsGiven(config), say, signal },
+      readyTimeoutMs: READY_TIMEOUT_MS,
+    });
+    try {
+      return report(await removePods(running.config.gateway.socket, signal), say);
+    } finally {
+      await running.stop();
+      running.release();
+    }
   });
+}
+
+/** Where no kubelet finds it: one that did would make the pods anew while they are removed. */
+export function onRemovalSocket(stack: Stack): Stack {
+  const gateway = { ...stack.config.gateway, socket: stack.paths.removalSocket };
+  return { ...stack, config: { ...stack.config, gateway } };
+}
+
+/** What is generated tells other commands which socket to ask, also where pods stay. */
+async function keepingConfiguration<T>(stack: Stack, work: () => Promise<T>): Promise<T> {
+  const file = generatedPaths(stack).services;
+  const text = await readFileIfExists(file);
   try {
-    return report(await removePods(running.config.gateway.socket, signal), say);
+    return await work();
   } finally {
-    await running.stop();
-    running.release();
+    if (text === undefined) await rm(file, { force: true });
+    else await writeFileAtomic(file, text, { mode: 0o600 });
   }
 }
 

@@ -76,6 +76,7 @@ function refuseLongSockets(config: Config, paths: StackPaths): void {
   const sockets = [
     config.gateway.socket,
     paths.redisSocket,
+    paths.removalSocket,
     ...Object.keys(config.runtimes.handlers).map(
       (handler) => handlerPaths(config.roots, subjectToken(handler)).sessionSocket,
     ),

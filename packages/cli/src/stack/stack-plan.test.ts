@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseConfig } from '@cribus/chassis/config.ts';
 import { describe, it } from 'mocha';
+import { onRemovalSocket } from '../commands/down.ts';
 import { provideCredentials, USERS } from './credentials.ts';
 import { permissionsOf } from './nats-config.ts';
 import { openStack } from './open-stack.ts';
@@ -142,6 +143,17 @@ describe('a stack', () => {
       assert.equal(config.cgroups.root, `/cribus-${stack.tag}`);
       const text = headedConfigText(config, ['A test.']);
       assert.deepEqual(parseConfig(text, { file: 'x' }), config);
+    }));
+
+  it('listens where no kubelet looks while its pods are removed, and nowhere else', () =>
+    inTemporaryDirectory(async (root) => {
+      const stack = onRemovalSocket(await openStack({ root, config: undefined }));
+      const { ports } = await planPorts(question);
+      const config = effectiveConfig(stack, {
+        ...{ ports, natsUrl: undefined, redisUrl: undefined, fallbackCniDirectory: '' },
+      });
+      assert.equal(config.gateway.socket, `${root}/run/down.sock`);
+      assert.equal(config.gateway.streaming_port, ports.streaming);
     }));
 
   it('uses servers that are already there, under a node name of its own', () =>
