@@ -84,6 +84,15 @@ describe('the scripts of the package', () => {
     assert.doesNotMatch(calls(), /^(enable|start|disable|stop)/m);
   });
 
+  it('keep the lock of claims at an upgrade, which a service may hold', () => {
+    mkdirSync(at('run/cribus-host'));
+    writeFileSync(at('run/cribus-host/lock'), '');
+    assert.ok(call('postrm', 'upgrade', '0.1.1'));
+    assert.ok(existsSync(at('run/cribus-host/lock')));
+    assert.ok(call('postrm', 'remove'));
+    assert.ok(!existsSync(at('run/cribus-host')));
+  });
+
   it('enable and start it again when it comes back after a removal', () => {
     installed();
     assert.ok(call('prerm', 'remove'));
