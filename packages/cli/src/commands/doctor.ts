@@ -11,7 +11,7 @@ import { checkCadvisor } from '../doctor/cadvisor-check.ts';
 import { type Finding, ok, problem, warning } from '../doctor/finding.ts';
 import { checkHost } from '../doctor/host-checks.ts';
 import { findLeftovers, type Leftover } from '../doctor/leftovers.ts';
-import { checkCredentials, checkSocket } from '../doctor/stack-checks.ts';
+import { checkCredentials, checkHandlers, checkSocket } from '../doctor/stack-checks.ts';
 import { requireRoot } from '../require-root.ts';
 import { shellWord } from '../shell-word.ts';
 import { currentConfig } from '../stack/generated.ts';
@@ -28,14 +28,13 @@ export async function runDoctor(invocation: Invocation): Promise<number> {
   requireRoot('doctor', "it looks at other users' processes and credentials");
   const stack = await openStack(invocation);
   const current = await currentConfig(stack);
-  const [own, leftovers] = await Promise.all([
-    checkStack(stack, current),
-    findLeftovers(stack, current),
-  ]);
+  const [own, leftovers] = await Promise.all([checkStack(stack, current), findLeftovers(stack)]);
   // What runs, or what the next start would read.
-  const host = await checkHost(own.isRunning ? current : stack.config);
+  const read = own.isRunning ? current : stack.config;
+  const host = await checkHost(read);
   const rest = [await checkSocket(current), await checkCredentials(stack.paths)];
-  const findings = [...host, ...rest.filter((one) => one !== undefined), ...own.findings];
+  const lost = await checkHandlers(stack.paths, read);
+  const findings = [...host, ...rest.filter((one) => one !== undefined), ...own.findings, ...lost];
   if (leftovers.length === 0) findings.push(ok('leftovers', 'none of a crash'));
   for (const finding of findings) printFinding(finding);
   const root = rootOption(stack);

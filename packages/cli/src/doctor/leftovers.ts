@@ -3,9 +3,7 @@
 
 import { chmodSync, existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import type { Config } from '@cribus/chassis/config.ts';
-import { containerPaths, handlerPaths, sandboxPaths } from '@cribus/contracts/paths.ts';
-import { subjectToken } from '@cribus/contracts/subjects.ts';
+import { containerPaths, handlerPaths, type Roots, sandboxPaths } from '@cribus/contracts/paths.ts';
 import { listDirectory, removeTree } from '@cribus/host/files.ts';
 import { mountsBelow, unmountTree } from '@cribus/host/mounts.ts';
 import { commandLine, identify, listPids, signalProcess } from '@cribus/host/processes.ts';
@@ -23,12 +21,12 @@ export interface Leftover {
 }
 
 /** Everything that no record and no `cribus up` accounts for any more. Changes nothing. */
-export async function findLeftovers(stack: Stack, config: Config): Promise<Leftover[]> {
+export async function findLeftovers(stack: Stack): Promise<Leftover[]> {
   const found = await Promise.all([
     partsWithoutUp(stack),
     sandboxesWithoutRecord(stack),
-    containersWithoutRecord(stack, config),
-    monitorsWithoutRecord(stack, config),
+    containersWithoutRecord(stack),
+    monitorsWithoutRecord(stack),
     credentialsForOthers(stack),
   ]);
   return found.flat();
@@ -64,17 +62,17 @@ async function sandboxesWithoutRecord(stack: Stack): Promise<Leftover[]> {
     }));
 }
 
-async function containersWithoutRecord(stack: Stack, config: Config): Promise<Leftover[]> {
+/** Of every handler that has a directory, whether or not the configuration still names it. */
+async function containersWithoutRecord(stack: Stack): Promise<Leftover[]> {
   const { roots } = stack.paths;
   const found: Leftover[] = [];
-  for (const handler of Object.keys(config.runtimes.handlers)) {
-    const token = subjectToken(handler);
+  for (const token of await listDirectory(join(roots.run, 'handlers'))) {
     for (const id of await listDirectory(handlerPaths(roots, token).run)) {
       const paths = containerPaths(roots, token, id);
       if (!isContainerId(id) || existsSync(paths.record)) continue;
       if (mountsBelow(paths.bundle).length === 0) continue;
       found.push({
-        what: `mounts of ${handler} container ${id.slice(0, 13)}, which has no record`,
+        what: `mounts of ${token} container ${id.slice(0, 13)}, which has no record`,
         remove: () => takeAway(paths.bundle),
       });
     }
@@ -87,26 +85,35 @@ async function takeAway(directory: string): Promise<void> {
   await removeTree(directory);
 }
 
-/** conmon names its container and its bundle on its command line. */
-async function monitorsWithoutRecord(stack: Stack, config: Config): Promise<Leftover[]> {
+async function monitorsWithoutRecord(stack: Stack): Promise<Leftover[]> {
   const { roots } = stack.paths;
   const found: Leftover[] = [];
   for (const pid of listPids()) {
-    const [program = '', ...args] = commandLine(pid);
-    const bundle = args[args.indexOf('-b') + 1] ?? '';
-    if (basename(program) !== 'conmon' || !bundle.startsWith(`${roots.run}/handlers/`)) continue;
-    const id = basename(bundle);
-    const hasRecord = Object.keys(config.runtimes.handlers).some((handler) =>
-      existsSync(containerPaths(roots, subjectToken(handler), id).record),
-    );
+    const container = containerOfMonitor(roots, commandLine(pid));
+    if (container === undefined || existsSync(container.record)) continue;
     const identity = identify(pid);
-    if (hasRecord || identity === undefined) continue;
+    if (identity === undefined) continue;
     found.push({
-      what: `monitor ${pid} of container ${id.slice(0, 13)}, which has no record`,
+      what: `monitor ${pid} of container ${container.id.slice(0, 13)}, which has no record`,
       remove: async () => void signalProcess(identity, 'SIGKILL'),
     });
   }
   return found;
+}
+
+/**
+ * conmon names its container's bundle on its command line, and the bundle its handler: a configuration
+ * that has changed since says nothing of it. Undefined for other programs, and monitors of other stacks.
+ */
+export function containerOfMonitor(
+  roots: Roots,
+  [program = '', ...args]: readonly string[],
+): { readonly id: string; readonly record: string } | undefined {
+  const bundle = args[args.indexOf('-b') + 1] ?? '';
+  const handlers = join(roots.run, 'handlers');
+  if (basename(program) !== 'conmon' || !bundle.startsWith(`${handlers}/`)) return undefined;
+  const [token = '', id = ''] = bundle.slice(handlers.length + 1).split('/');
+  return { id, record: containerPaths(roots, token, id).record };
 }
 
 async function credentialsForOthers({ paths }: Stack): Promise<Leftover[]> {

@@ -13,7 +13,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stackPaths } from '@cribus/contracts/paths.ts';
 import { afterEach, beforeEach, describe, it } from 'mocha';
-import { checkClock, checkCredentials, checkSocket, openCredentials } from './stack-checks.ts';
+import { containerOfMonitor } from './leftovers.ts';
+import {
+  checkClock,
+  checkCredentials,
+  checkHandlers,
+  checkSocket,
+  openCredentials,
+} from './stack-checks.ts';
 
 describe('the checks of a stack', () => {
   let base = '';
@@ -54,6 +61,34 @@ describe('the checks of a stack', () => {
     chmodSync(seed, 0o640);
     assert.deepEqual(await openCredentials(paths), [seed]);
     assert.equal(await checkCredentials(paths), undefined);
+  });
+
+  it('tell containers whose handler left the configuration, and count a monitor of theirs as known', async () => {
+    const roots = { run: join(base, 'run'), state: base, etc: base, log: base };
+    const paths = stackPaths(roots);
+    const config = { runtimes: { handlers: { runc: {} } } } as unknown as Parameters<
+      typeof checkHandlers
+    >[1];
+    const id = 'a'.repeat(64);
+    for (const token of ['runc', 'kata', 'empty']) {
+      mkdirSync(join(base, 'handlers', token, 'containers'), { recursive: true });
+    }
+    for (const token of ['runc', 'kata'])
+      mkdirSync(join(base, `handlers/${token}/containers/${id}`));
+    const findings = await checkHandlers(paths, config);
+    assert.deepEqual(
+      findings.map(({ about, level }) => [about, level]),
+      [['handler kata', 'problem']],
+    );
+    assert.match(findings[0]?.text ?? '', /^1 container is /);
+    const words = ['conmon', '-c', id, '-b', join(base, 'run/handlers/kata', id)];
+    const record = join(base, `handlers/kata/containers/${id}/record.pb`);
+    assert.deepEqual(containerOfMonitor(roots, ['/usr/bin/conmon', ...words.slice(1)]), {
+      id,
+      record,
+    });
+    assert.equal(containerOfMonitor(roots, ['sleep', ...words.slice(1)]), undefined);
+    assert.equal(containerOfMonitor({ ...roots, run: '/other' }, words), undefined);
   });
 
   it('see that a clock went back', () => {

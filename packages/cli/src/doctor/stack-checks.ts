@@ -1,13 +1,16 @@
-// What belongs to the stack itself: who serves its socket and who may, who may read its credentials, and
-// whether its clock went back.
+// What belongs to the stack itself: who serves its socket and who may, who may read its credentials,
+// handlers that it lost, and whether its clock went back.
 
 import { existsSync, statSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import type { Config } from '@cribus/chassis/config.ts';
-import type { StackPaths } from '@cribus/contracts/paths.ts';
+import { handlerPaths, type StackPaths } from '@cribus/contracts/paths.ts';
+import { subjectToken } from '@cribus/contracts/subjects.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { isErrno } from '@cribus/host/errno.ts';
+import { listDirectory } from '@cribus/host/files.ts';
 import { type Finding, ok, problem, warning } from './finding.ts';
 
 const CONNECT_BUDGET_MS = 2_000;
@@ -66,6 +69,32 @@ async function credentialPaths(paths: StackPaths): Promise<readonly string[]> {
   const directory = paths.credentialsDirectory;
   if (!existsSync(directory)) return [];
   return [directory, ...(await readdir(directory)).map((name) => `${directory}/${name}`)];
+}
+
+/**
+ * Handlers that have containers and are in no configuration: no worker serves them any more, and their
+ * pods run on. That is a person's to decide, so none of it is a leftover.
+ */
+export async function checkHandlers(
+  paths: StackPaths,
+  config: Pick<Config, 'runtimes'>,
+): Promise<readonly Finding[]> {
+  const configured = new Set(Object.keys(config.runtimes.handlers).map(subjectToken));
+  const findings: Finding[] = [];
+  for (const token of await listDirectory(join(paths.roots.state, 'handlers'))) {
+    if (configured.has(token)) continue;
+    const count = (await listDirectory(handlerPaths(paths.roots, token).containers)).length;
+    if (count === 0) continue;
+    const containers = count === 1 ? '1 container is' : `${count} containers are`;
+    findings.push(
+      problem(
+        `handler ${token}`,
+        `${containers} on record, and the configuration has no such handler`,
+        `put [runtimes.handlers.${token}] back into ${paths.configFile} until its pods are removed`,
+      ),
+    );
+  }
+  return findings;
 }
 
 /** A clock that was set back breaks certificates, and the order in which the kubelet sees events. */
