@@ -1,6 +1,7 @@
 // The AppArmor profile of RuntimeDefault: what a container is kept from besides its namespaces, its
 // capabilities and its seccomp filter. A program may do all that those leave, but not mount, not
-// touch what of /proc and /sys is the whole host's, and not signal or trace what isn't a container.
+// touch what of /proc and /sys is the whole host's, not signal or trace what isn't a container, and not
+// use the kernel's cryptography by sockets, for which socketcall asks past every seccomp filter.
 
 export const APPARMOR_DEFAULT_NAME = 'cribus-default';
 
@@ -13,6 +14,7 @@ export const APPARMOR_DEFAULT = `
 profile ${APPARMOR_DEFAULT_NAME} flags=(attach_disconnected,mediate_deleted) {
   file,
   network,
+  deny network alg,
   unix,
   capability,
   umount,

@@ -6,6 +6,7 @@ import { Signal } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
 import { buildContainerSpec } from './build-spec.ts';
 import { execProcess } from './process.ts';
+import type { SpecSyscallRule } from './spec.ts';
 import {
   type CaseInput,
   CRAMPED_HOST,
@@ -245,6 +246,16 @@ describe('buildContainerSpec', () => {
       filter?.syscalls?.flatMap((rule) => rule.names) ?? [];
     assert.ok(names(admin).includes('mount') && !names(standard).includes('mount'));
     assert.ok(!admin?.syscalls?.some((rule) => rule.action === 'SCMP_ACT_ERRNO'));
+    for (const filter of [standard, admin]) {
+      const families = filter?.syscalls?.filter((rule) => rule.names.includes('socket')) ?? [];
+      const asked = [0, 1, 2, 10, 16, 17, 37, 38, 39, 40, 41, 45, 2 ** 32 + 38, 2 ** 32 + 40];
+      const opened = asked.filter((family) => families.some((rule) => admits(rule, family)));
+      assert.deepEqual(
+        opened,
+        [0, 1, 2, 10, 16, 17, 37, 39, 41, 45],
+        'neither AF_ALG nor AF_VSOCK',
+      );
+    }
     const always = standard?.syscalls?.[0]?.names ?? [];
     assert.equal(new Set(always).size, always.length, 'a name is listed twice');
   });
@@ -291,3 +302,11 @@ describe('buildContainerSpec', () => {
     assert.deepEqual(execProcess(session, { args: ['id'], tty: true }).env, session.env);
   });
 });
+
+/** As a filter judges the first argument: all of its register. */
+function admits({ action, args = [] }: SpecSyscallRule, first: number): boolean {
+  const [condition, ...others] = args;
+  assert.deepEqual([action, condition?.index, others], ['SCMP_ACT_ALLOW', 0, []]);
+  const value = condition?.value ?? Number.NaN;
+  return condition?.op === 'SCMP_CMP_LT' ? first < value : first === value;
+}

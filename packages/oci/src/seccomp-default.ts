@@ -79,7 +79,11 @@ const WAITING = words(`
   io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit poll ppoll
   ppoll_time64 pselect6 pselect6_time64 select _newselect`);
 
-/** Sockets; socket itself has rules of its own below. */
+/**
+ * Sockets; socket itself has rules of its own below. They don't hold for socketcall, whose arguments lie
+ * where no filter can look; but without it the 32-bit programs of most distributions have no network.
+ * There AppArmor's default profile keeps AF_ALG shut.
+ */
 const SOCKETS = words(`
   accept accept4 bind connect getpeername getsockname getsockopt listen recv recvfrom recvmmsg
   recvmmsg_time64 recvmsg send sendmmsg sendmsg sendto setsockopt shutdown socketcall socketpair`);
@@ -116,8 +120,16 @@ const BY_CAPABILITY: Readonly<Record<string, readonly string[]>> = {
   CAP_PERFMON: words('perf_event_open'),
 };
 
-/** sys/socket.h: VSOCK sockets know no network namespace and reach a hypervisor's other guests. */
-const AF_VSOCK = 40;
+/**
+ * sys/socket.h. Closed are AF_ALG (38), the kernel's own cryptography, which has been a way out of a
+ * container (CVE-2026-31431), and AF_VSOCK (40), which knows no network namespace and reaches a
+ * hypervisor's other guests: neither is of a namespace, so no capability opens them. Those between and
+ * behind are named one by one, as far as Linux has any (AF_MCTP). `greater than 40` would let AF_ALG in:
+ * a filter compares the whole register, of which the kernel takes the lower half. And each is a rule of
+ * its own, for engines take several conditions on one argument as alternatives.
+ */
+const AF_ALG = 38;
+const FAMILIES_BEYOND_ALG = [39, 41, 42, 43, 44, 45];
 
 /**
  * The personalities that change nothing about security (personality(2)): Linux, a 32-bit uname,
@@ -148,8 +160,13 @@ const ALWAYS: readonly SpecSyscallRule[] = [
   {
     names: ['socket'],
     action: ALLOW,
-    args: [{ index: 0, value: AF_VSOCK, op: 'SCMP_CMP_NE' }],
+    args: [{ index: 0, value: AF_ALG, op: 'SCMP_CMP_LT' }],
   },
+  ...FAMILIES_BEYOND_ALG.map((value) => ({
+    names: ['socket'],
+    action: ALLOW,
+    args: [{ index: 0, value, op: 'SCMP_CMP_EQ' }],
+  })),
   ...PERSONALITIES.map((value) => ({
     names: ['personality'],
     action: ALLOW,
