@@ -57,6 +57,13 @@ describe('buildContainerSpec', () => {
         args: { image, container: { args: ['arg'] } },
         'command drops Cmd': { image, container: { command: ['run'] } },
         'command and args': { image, container: { command: ['run'], args: ['arg'] } },
+        'Entrypoint taken away': { image: { Entrypoint: [''], Cmd: ['image-arg'] } },
+        'Entrypoint taken away, args': {
+          image: { Entrypoint: [''], Cmd: ['image-arg'] },
+          container: { args: ['arg'] },
+        },
+        'Entrypoint taken away, nothing': { image: { Entrypoint: [''], Cmd: [] } },
+        'empty program of the image': { image: { Entrypoint: ['', '-e'] } },
         nothing: { image: { Cmd: [] } },
         'empty program': { container: { command: [''] } },
         'NUL in an argument': { container: { command: ['a', 'b\0c'] } },

@@ -15,7 +15,7 @@ export const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
  */
 export function processArgs(config: ContainerConfig, image: ImageConfig, invalid: Invalid) {
   const overridden = config.command.length > 0;
-  const entry = overridden ? config.command : (image.config.Entrypoint ?? []);
+  const entry = overridden ? config.command : entrypointOf(image);
   const imageArgs = overridden ? [] : (image.config.Cmd ?? []);
   const args = [...entry, ...(config.args.length > 0 ? config.args : imageArgs)];
   if (args.length === 0) {
@@ -26,6 +26,12 @@ export function processArgs(config: ContainerConfig, image: ImageConfig, invalid
     throw invalid('command', 'an argument holds a NUL byte');
   }
   return args;
+}
+
+/** An empty word alone is how builders write down that an inherited Entrypoint was taken away. */
+function entrypointOf({ config }: ImageConfig): readonly string[] {
+  const entrypoint = config.Entrypoint ?? [];
+  return entrypoint.length === 1 && entrypoint[0] === '' ? [] : entrypoint;
 }
 
 export interface EnvInput {
