@@ -41,6 +41,10 @@ const ERRORS: readonly (readonly [text: string, message: string])[] = [
     '[runtimes]\ndefault = "x"',
     'c.toml: runtimes.default = "x": must be one of the handlers runc, ',
   ],
+  [
+    '[runtimes.handlers.kvm]\nfamily = "gvisor"\nengine = "runsc"',
+    'must be one of the handlers kvm; your tables replace the built-in runc, crun and gvisor',
+  ],
   ['[runtimes.handlers."a b"]\nfamily = "runc"\nengine = "runc"', 'must be 1 to 63 of A-Z a-z'],
   ['[nats]\nurl = ', 'c.toml:2: '],
 ];

@@ -85,6 +85,13 @@ export const RuntimeHandlerSchema = v.strictObject({
   container_annotations: v.optional(key(texts, 'The same for annotations of containers.'), []),
 });
 
+/** All or none of them: a node may have to be without one. */
+const BUILT_IN_HANDLERS = {
+  runc: { family: 'runc', engine: 'runc' },
+  crun: { family: 'runc', engine: 'crun' },
+  gvisor: { family: 'gvisor', engine: 'runsc' },
+} as const;
+
 export const ConfigSchema = v.strictObject({
   node: v.optional(
     v.strictObject({
@@ -210,13 +217,9 @@ export const ConfigSchema = v.strictObject({
       handlers: v.optional(
         key(
           v.record(name, RuntimeHandlerSchema),
-          'One table for each handler that a RuntimeClass may name; these replace the default ones.',
+          'One table for each handler that a RuntimeClass may name. Tables of yours replace the built-in runc, crun and gvisor: write those down too that you keep.',
         ),
-        {
-          runc: { family: 'runc', engine: 'runc' },
-          crun: { family: 'runc', engine: 'crun' },
-          gvisor: { family: 'gvisor', engine: 'runsc' },
-        },
+        BUILT_IN_HANDLERS,
       ),
     }),
     {},
@@ -323,15 +326,25 @@ export function parseConfig(
     const lines = result.issues.map((issue) => describeIssue(ConfigSchema, issue));
     throw new Failure('invalid_argument', `${options.file}: ${lines.join('; ')}`);
   }
-  const handlers = Object.keys(result.output.runtimes.handlers);
-  if (!handlers.includes(result.output.runtimes.default)) {
-    const value = JSON.stringify(result.output.runtimes.default);
-    throw new Failure(
-      'invalid_argument',
-      `${options.file}: runtimes.default = ${value}: must be one of the handlers ${handlers.join(', ') || '(there are none)'}`,
-    );
-  }
+  requireDefaultHandler(result.output.runtimes, options.file);
   return complete(result.output, options.directory);
+}
+
+function requireDefaultHandler(runtimes: Parsed['runtimes'], file: string): void {
+  const handlers = Object.keys(runtimes.handlers);
+  if (handlers.includes(runtimes.default)) return;
+  const value = JSON.stringify(runtimes.default);
+  const allowed = handlers.join(', ') || '(there are none)';
+  // Who adds one handler expects the others to stay.
+  const replaced = Object.keys(BUILT_IN_HANDLERS).some((built) => !handlers.includes(built));
+  const hint = replaced
+    ? '; your tables replace the built-in runc, crun and gvisor: copy those that you keep from ' +
+      '"cribus config --config /dev/null"'
+    : '';
+  throw new Failure(
+    'invalid_argument',
+    `${file}: runtimes.default = ${value}: must be one of the handlers ${allowed}${hint}`,
+  );
 }
 
 function complete(parsed: Parsed, directory: string | undefined): Config {
