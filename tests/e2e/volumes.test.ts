@@ -231,20 +231,19 @@ describe('volumes and devices of the host', () => {
     }
   });
 
-  it('BIDIRECTIONAL is refused where the mount of the host is not shared', async () => {
-    const mount = { containerPath: '/v', hostPath: base, propagation: BIDIRECTIONAL };
+  it('BIDIRECTIONAL is refused where the mount of the host is not shared, and HOST_TO_CONTAINER where it is no slave either', async () => {
     execFileSync('mount', ['--bind', base, base]);
     execFileSync('mount', ['--make-private', base]);
     try {
-      await (await refusing('runc'))(
-        { mounts: [mount] },
-        {
-          code: 'FAILED_PRECONDITION',
-          message: new RegExp(
-            `below ${base} can't be seen by the host, .* is private and not shared`,
-          ),
-        },
-      );
+      const refused = await refusing('runc');
+      for (const [propagation, why] of [
+        [BIDIRECTIONAL, `below ${base} can't be seen by the host, .* is private and not shared`],
+        [HOST_TO_CONTAINER, `mounted below ${base} by the host, .* is private and neither shared`],
+      ] as const) {
+        const mount = { containerPath: '/v', hostPath: base, propagation };
+        const refusal = { code: 'FAILED_PRECONDITION', message: new RegExp(why) } as const;
+        await refused({ mounts: [mount] }, refusal);
+      }
     } finally {
       execFileSync('umount', [base]);
     }

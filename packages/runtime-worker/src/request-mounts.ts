@@ -14,8 +14,8 @@ const MOUNTS_MAX = 1024;
 /**
  * Resolves every host path, and every path in an image. A missing one is an error (the kubelet has
  * made all of them before it asks), a symlink is followed to what it names. Raises invalid_argument,
- * wrong_state where the host's mount can't receive what a container mounts, and kubelet_reason for
- * images.
+ * wrong_state where the host's mount propagates nothing into or out of a container as it was asked for,
+ * and kubelet_reason for images.
  */
 export async function resolveMounts(
   containerId: string,
@@ -50,9 +50,8 @@ async function resolveMount(containerId: string, mount: Mount): Promise<Resolved
   try {
     const source = await realpath(mount.hostPath);
     const sourceIsDirectory = (await stat(source)).isDirectory();
-    if (mount.propagation === MountPropagation.PROPAGATION_BIDIRECTIONAL) {
-      requireShared(containerId, source);
-    }
+    // A recursively read-only mount has no propagation, and is refused for that contradiction.
+    if (!mount.recursiveReadOnly) requirePropagation(containerId, source, mount.propagation);
     return { mount, source, sourceIsDirectory };
   } catch (error) {
     if (!isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) throw error;
@@ -64,12 +63,24 @@ async function resolveMount(containerId: string, mount: Mount): Promise<Resolved
   }
 }
 
-/** mount_namespaces(7): only the peers of a shared mount see what is mounted below it. */
-function requireShared(containerId: string, source: string): void {
+/**
+ * mount_namespaces(7): only the peers of a shared mount see what is mounted below it, and a copy of a
+ * mount that is neither shared nor a slave is told of nothing.
+ */
+function requirePropagation(
+  containerId: string,
+  source: string,
+  propagation: MountPropagation,
+): void {
+  if (propagation === MountPropagation.PROPAGATION_PRIVATE) return;
   const mount = mountOf(source);
   if (mount === undefined || mount.propagation === 'shared') return;
-  throw new Failure(
-    'wrong_state',
-    `container ${containerId}: what it mounts below ${source} can't be seen by the host, whose mount on ${mount.mountPoint} is ${mount.propagation} and not shared`,
-  );
+  const is = `whose mount on ${mount.mountPoint} is ${mount.propagation}`;
+  if (propagation === MountPropagation.PROPAGATION_BIDIRECTIONAL) {
+    const why = `what it mounts below ${source} can't be seen by the host, ${is} and not shared`;
+    throw new Failure('wrong_state', `container ${containerId}: ${why}`);
+  }
+  if (mount.propagation === 'slave') return;
+  const why = `it can't see what is mounted below ${source} by the host, ${is} and neither shared nor slave`;
+  throw new Failure('wrong_state', `container ${containerId}: ${why}`);
 }
