@@ -46,9 +46,9 @@ export const COMMANDS = {
     operands: [],
   },
   prepare: {
-    usage: 'prepare [--root DIR] [--config FILE]',
-    summary: 'write what the services need when a service manager starts them, and start nothing',
-    options: {},
+    usage: 'prepare [--root DIR] [--config FILE] [--wait]',
+    summary: 'write what services of a service manager need; --wait for given servers without end',
+    options: { wait: 'boolean' },
     operands: [],
   },
   status: {

@@ -12,6 +12,8 @@ import { takeUpLock } from '../stack/up-lock.ts';
 
 /** Given servers are asked whether they answer. */
 const BUDGET_MS = 60_000;
+/** A unit that fails takes those down that need it, and they don't come back when it does. */
+const NEVER = new AbortController().signal;
 
 export async function runPrepare(invocation: Invocation): Promise<number> {
   requireRoot('prepare', 'it writes credentials that only root may read');
@@ -28,7 +30,7 @@ export async function runPrepare(invocation: Invocation): Promise<number> {
     const { config } = await provideConfiguration({
       ...{ stack, natsUrl: undefined, redisUrl: undefined, living: 'unknown' as const },
       network: async () => '',
-      signal: systemClock.timeout(BUDGET_MS),
+      ...patience(invocation),
     });
     console.log(`Prepared: ${generatedPaths(stack).services}`);
     console.log(`CRI v1 will be at unix://${config.gateway.socket}`);
@@ -36,4 +38,12 @@ export async function runPrepare(invocation: Invocation): Promise<number> {
     lock.close();
   }
   return 0;
+}
+
+function patience({ flags }: Invocation): {
+  readonly signal: AbortSignal;
+  readonly onWait?: (sentence: string) => void;
+} {
+  if (!flags.has('wait')) return { signal: systemClock.timeout(BUDGET_MS) };
+  return { signal: NEVER, onWait: (sentence) => console.log(`Waiting: ${sentence}`) };
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type Config, parseConfig } from '@cribus/chassis/config.ts';
 import { readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
 import { type Credentials, provideCredentials } from './credentials.ts';
-import { requireGivenServers } from './given-servers.ts';
+import { ANSWER_BUDGET_MS, requireGivenServers } from './given-servers.ts';
 import { natsConfig } from './nats-config.ts';
 import type { Stack } from './open-stack.ts';
 import type { PartStates } from './part-state.ts';
@@ -45,7 +45,7 @@ export function generatedPaths(stack: Stack): GeneratedPaths {
 
 /**
  * Chooses ports, makes credentials, and writes the configuration of every part. Raises unavailable
- * when a server that the person named can't be reached.
+ * when a server that the person named can't be reached, unless it is waited for.
  */
 export async function provideConfiguration(options: {
   readonly stack: Stack;
@@ -55,6 +55,8 @@ export async function provideConfiguration(options: {
   readonly living: PartStates | 'unknown';
   /** The directory of the network that the stack provides; empty for none. */
   readonly network: () => Promise<string>;
+  /** Given servers are waited for as long as the signal allows, and this is told of one that is late. */
+  readonly onWait?: (sentence: string) => void;
   readonly signal: AbortSignal;
 }): Promise<{
   readonly config: Config;
@@ -62,7 +64,7 @@ export async function provideConfiguration(options: {
   /** Names of ports that had to move. */
   readonly moved: readonly string[];
 }> {
-  const { stack, natsUrl, redisUrl, living, signal } = options;
+  const { stack, natsUrl, redisUrl, living, onWait, signal } = options;
   const [{ ports, moved }, credentials, fallbackCniDirectory] = await Promise.all([
     providePorts(stack, living),
     provideCredentials(stack.paths.credentialsDirectory),
@@ -73,7 +75,7 @@ export async function provideConfiguration(options: {
     nats: ownsNats(stack.config, { natsUrl }),
     redis: ownsRedis(stack.config, { redisUrl }),
   };
-  await requireGivenServers(config, own, signal);
+  await requireGivenServers({ config, own, budgetMs: ANSWER_BUDGET_MS, onWait, signal });
   const sources = await writeConfigs({ stack, config, ports, credentials, own });
   await writePrometheusTargets(stack, config);
   return { config, sources, moved };
