@@ -1,7 +1,7 @@
 // DIR/state/generated: everything that `up` writes for its parts, and the ports it keeps between
 // starts. A person can read all of it.
 
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Config, parseConfig } from '@cribus/chassis/config.ts';
 import { readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
@@ -121,7 +121,10 @@ function portsOf(living: PartStates): string[] {
   return names;
 }
 
-/** Writes the configuration of every part; `credentials` only where the stack runs own servers. */
+/**
+ * Writes the configuration of every part, and takes away that of servers that are not the stack's own.
+ * `credentials` only where the stack runs own servers.
+ */
 export async function writeConfigs(options: {
   readonly stack: Stack;
   readonly config: Config;
@@ -153,8 +156,13 @@ export async function writeConfigs(options: {
     { file: paths.nats, text: nats, wanted: own.nats },
     { file: paths.redis, text: redis, wanted: own.redis },
     { file: paths.services, text: services, wanted: true },
-  ].filter((entry) => entry.wanted);
-  await Promise.all(files.map(({ file, text }) => writeFileAtomic(file, text, { mode: 0o600 })));
+  ];
+  await Promise.all(
+    files.map(({ file, text, wanted }) =>
+      // The units of the servers start where their file is.
+      wanted ? writeFileAtomic(file, text, { mode: 0o600 }) : rm(file, { force: true }),
+    ),
+  );
   return {
     natsConfig: own.nats ? { file: paths.nats, text: nats } : undefined,
     redisConfig: own.redis ? { file: paths.redis, text: redis } : undefined,

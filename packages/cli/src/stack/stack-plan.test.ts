@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +8,7 @@ import { parseConfig } from '@cribus/chassis/config.ts';
 import { describe, it } from 'mocha';
 import { onRemovalSocket } from '../commands/down.ts';
 import { provideCredentials, USERS } from './credentials.ts';
+import { generatedPaths, writeConfigs } from './generated.ts';
 import { permissionsOf } from './nats-config.ts';
 import { openStack } from './open-stack.ts';
 import { partEnvironment } from './parts.ts';
@@ -166,6 +168,25 @@ describe('a stack', () => {
       assert.deepEqual(config.nats, { url: 'nats://u:p@h:2', credentials_dir: '' });
       assert.deepEqual(config.redis, { url: redisUrl, credentials_dir: '' });
       assert.match(config.node.name, new RegExp(`-${stack.tag}$`));
+    }));
+
+  it('writes what its own servers read, and nothing for servers that are given', () =>
+    inTemporaryDirectory(async (root) => {
+      const stack = await openStack({ root, config: undefined });
+      const { ports } = await planPorts(question);
+      const files = generatedPaths(stack);
+      await mkdir(stack.paths.generatedDirectory, { recursive: true });
+      const credentials = await provideCredentials(stack.paths.credentialsDirectory);
+      const write = (own: { nats: boolean; redis: boolean }) =>
+        writeConfigs({ stack, config: stack.config, ports, credentials, own });
+      await write({ nats: true, redis: true });
+      assert.ok([files.nats, files.redis, files.services].every((file) => existsSync(file)));
+      await write({ nats: false, redis: true });
+      assert.deepEqual([files.nats, files.redis, files.services].map(existsSync), [
+        false,
+        true,
+        true,
+      ]);
     }));
 
   it('refuses a root whose sockets Linux would not take, and a wrong --config', () =>
