@@ -77,10 +77,14 @@ done
 if [ "$start" = yes ] && [ -d /run/systemd/system ]; then
   systemctl daemon-reload
   systemctl enable --quiet cribus.target
-  systemctl restart cribus-prepare.service
-  # Containers go on; what is new takes over part by part.
-  systemctl restart cribus.target
-  echo "Started: systemctl status 'cribus*'; cribus status"
+  # Containers go on; what is new takes over part by part. So it does without us: services wait for the
+  # bus, and for given servers, as long as they need.
+  timeout --foreground 120 systemctl restart cribus-prepare.service cribus.target || true
+  if systemctl is-active --quiet cribus-gateway.service; then
+    echo "Started: systemctl status 'cribus*'; cribus status"
+  else
+    echo "It is not ready: \"cribus doctor\" and \"journalctl -u 'cribus-*'\" say why." >&2
+  fi
 elif [ -z "$destdir" ]; then
   echo "Start it with: systemctl enable --now cribus.target"
 fi

@@ -30,7 +30,7 @@ case $verb in
   is-active) [ -e "$FAKE/active" ] ;;
   enable) : > "$FAKE/enabled" ;;
   disable) rm -f "$FAKE/enabled" ;;
-  start) : > "$FAKE/active" ;;
+  start) [ -e "$FAKE/stuck" ] || : > "$FAKE/active" ;;
 esac
 `;
 const CRIBUS = `#!/bin/sh
@@ -40,6 +40,7 @@ echo "cribus $*" >> "$FAKE/calls"
 
 describe('the scripts of the package', () => {
   let base = '';
+  let said = '';
   const at = (name: string) => join(base, name);
   const isTarget = (state: 'enabled' | 'active') => existsSync(at(state));
   const calls = () => (existsSync(at('calls')) ? readFileSync(at('calls'), 'utf8') : '');
@@ -60,7 +61,8 @@ describe('the scripts of the package', () => {
     const moved = text.replace(/(?<![\w.])\/(run|var|etc|sys)\//g, `${base}/$1/`);
     const env = { PATH: at('bin'), FAKE: base };
     const { status, stderr } = spawnSync('/bin/sh', ['-c', moved, name, ...words], { env });
-    assert.doesNotMatch(String(stderr), /not found|syntax/i);
+    said = String(stderr);
+    assert.doesNotMatch(said, /not found|syntax/i);
     return status === 0;
   }
 
@@ -69,7 +71,16 @@ describe('the scripts of the package', () => {
   it('enable and start it the first time', () => {
     installed();
     assert.ok(isTarget('enabled') && isTarget('active'));
-    assert.match(calls(), /^enable [^\n]*\ndaemon-reload\nstart cribus.target$/m);
+    assert.match(
+      calls(),
+      /^enable [^\n]*\ndaemon-reload\nstart cribus-prepare.service cribus.target$/m,
+    );
+  });
+
+  it('install it also where it does not start, and say who knows why', () => {
+    writeFileSync(at('stuck'), '');
+    installed();
+    assert.match(said, /"cribus doctor" and "journalctl -u 'cribus-\*'" say why/);
   });
 
   it('restart at an upgrade what runs, and leave disabled what the operator disabled', () => {
