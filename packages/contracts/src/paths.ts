@@ -121,6 +121,8 @@ export function containerPaths(roots: Roots, handlerToken: string, containerId: 
     /** Of containers that were made by version 0.1.0. */
     formerUpper: join(directory, 'upper'),
     work: join(directory, 'work'),
+    /** Volumes that the image declares, one directory each. */
+    declaredVolumes: join(directory, 'volumes'),
     /** conmon's --persist-dir. */
     persist: join(directory, 'persist'),
     bundle: run,

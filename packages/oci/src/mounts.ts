@@ -8,6 +8,7 @@ import {
   type Mount,
   MountPropagation,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
+import type { DeclaredVolume } from './declared-volumes.ts';
 import { type Invalid, quoted } from './invalid-field.ts';
 import type { RootfsPropagation, SpecMount } from './spec.ts';
 import type { ResolvedMount, SpecInput } from './spec-input.ts';
@@ -48,7 +49,8 @@ export function buildMounts(input: SpecInput, invalid: Invalid): BuiltMounts {
     requested.has(destination) || (requested.has('/dev') && destination.startsWith('/dev/'));
   const kernel = kernelMounts(input).filter((mount) => !replaced(mount.destination));
   const files = sandboxFileMounts(input, security).filter((mount) => !replaced(mount.destination));
-  const binds = [...[...requested.values()].map((entry) => entry.spec), ...files];
+  const declared = (input.declaredVolumes ?? []).map(declaredVolumeMount);
+  const binds = [...[...requested.values()].map((entry) => entry.spec), ...declared, ...files];
   binds.sort((a, b) => depthOf(a.destination) - depthOf(b.destination));
   const effective = [...requested.values()].map((entry) => entry.mount);
   return {
@@ -146,6 +148,10 @@ function sandboxFileMounts(
     bind('/etc/resolv.conf', files.resolvConf, access),
     bind('/dev/shm', files.shm, 'rw'),
   ];
+}
+
+function declaredVolumeMount({ destination, source }: DeclaredVolume): SpecMount {
+  return { destination, type: 'bind', source, options: ['rbind', 'rprivate', 'rw'] };
 }
 
 function checkedDestination(mount: Mount, invalid: Invalid): string {

@@ -9,6 +9,7 @@ import type {
   PodSandboxConfig,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { CdiInput } from './cdi/apply-edits.ts';
+import type { DeclaredVolume } from './declared-volumes.ts';
 import type { ImageConfig } from './image-config.ts';
 import type { HookName, Spec, SpecSeccomp } from './spec.ts';
 
@@ -95,6 +96,8 @@ export interface SpecInput {
   readonly rootfs: string;
   readonly namespaces: NamespacePaths;
   readonly mounts: readonly ResolvedMount[];
+  /** Volumes that the image declares, at none of the request's places. Absent: none. */
+  readonly declaredVolumes?: readonly DeclaredVolume[];
   /** Files of the sandbox bound into the container unless the request mounts over them. */
   readonly sandboxFiles: {
     readonly resolvConf: string;

@@ -15,12 +15,19 @@ import { CADVISOR_PREFIX, cadvisorName, pathOfCgroupsPath } from '@cribus/host/c
 import { writeFileAtomic } from '@cribus/host/files.ts';
 import { isAlive } from '@cribus/host/processes.ts';
 import { buildContainerSpec } from '@cribus/oci/build-spec.ts';
+import type { DeclaredVolume } from '@cribus/oci/declared-volumes.ts';
 import type { ImageConfig } from '@cribus/oci/image-config.ts';
 import { invalidOf, quoted } from '@cribus/oci/invalid-field.ts';
 import { localhostSeccompPath, type SeccompChoice } from '@cribus/oci/seccomp.ts';
-import type { BuiltSpec, HostFacts, NamespacePaths } from '@cribus/oci/spec-input.ts';
+import type {
+  BuiltSpec,
+  HostFacts,
+  NamespacePaths,
+  ResolvedMount,
+} from '@cribus/oci/spec-input.ts';
 import { appArmorFacts } from './apparmor.ts';
 import { cdiVolumes, readCdiDevices, withCdiVolumes } from './cdi-devices.ts';
+import { makeDeclaredVolumes } from './declared-volumes.ts';
 import type { SpecRole } from './driver.ts';
 import { listHostDevices } from './host-facts.ts';
 import type { ImageVolumes } from './image-volumes.ts';
@@ -34,6 +41,7 @@ import { placesOf, requireContainer, type Worker } from './worker.ts';
 /** In the bundle: volumes mounted for the pod's user namespace, as long as the engine creates. */
 export const MAPPED_VOLUMES = 'mapped';
 
+const HOST_ROOT = { uid: 0, gid: 0 };
 const HOST_SHM = '/dev/shm';
 
 export interface SpecRequest {
@@ -42,6 +50,7 @@ export interface SpecRequest {
   readonly image: ImageRecord;
   readonly facts: HostFacts;
   readonly imageVolumes: ImageVolumes;
+  readonly signal: AbortSignal;
 }
 
 /** Builds the spec, amends it by the driver's rules, and writes the bundle's config.json. */
@@ -70,6 +79,11 @@ export async function writeContainerSpec(
     appArmorFacts(worker, facts),
   ]);
   const pod = userNamespaceOf(sandbox);
+  const image = JSON.parse(Buffer.from(request.image.configJson).toString('utf8')) as ImageConfig;
+  const declaredVolumes = await makeDeclaredVolumes({
+    ...{ containerId: record.id, image, mounts: config.mounts, rootfs: places.rootfs },
+    ...{ directory: places.declaredVolumes, root: pod?.root ?? HOST_ROOT, signal: request.signal },
+  });
   const directory = join(places.bundle, MAPPED_VOLUMES);
   const mapped = mapVolumes([...mounts, ...(pod === undefined ? [] : cdiVolumes(cdi, pod))], {
     containerId: record.id,
@@ -81,11 +95,12 @@ export async function writeContainerSpec(
     sandboxId: sandbox.id,
     container: config,
     sandbox: sandboxConfig,
-    image: JSON.parse(Buffer.from(request.image.configJson).toString('utf8')) as ImageConfig,
+    image,
     rootfs: pod === undefined ? places.rootfs : makeReachable(record.id, places.rootfs, pod),
     namespaces: namespacesOf(worker, record, sandbox),
     ...(pod === undefined ? {} : { uidMappings: pod.uids, gidMappings: pod.gids }),
     mounts: mapped.slice(0, mounts.length),
+    declaredVolumes,
     sandboxFiles: sandboxFiles(worker, sandbox),
     passwd,
     group,
@@ -102,16 +117,28 @@ export async function writeContainerSpec(
     name: config.metadata?.name ?? '',
   } as const;
   const spec = worker.driver.amendSpec(built.spec, role);
-  const context = spec.linux.mountLabel;
-  if (context !== undefined) {
-    const { resolvConf, hostname, hosts, shm } = sandboxFiles(worker, sandbox);
-    const own = [resolvConf, hostname, hosts, ...(shm === HOST_SHM ? [] : [shm])];
-    await relabelVolumes(context, { sandbox: own, mounts });
-  }
+  await relabel(worker, spec.linux.mountLabel, { sandbox, mounts, declaredVolumes });
   const { cwd } = spec.process;
   if (cwd !== '/') await makeDirectoryInRootfs(places.rootfs, cwd, pod?.root);
   await writeFileAtomic(join(places.bundle, 'config.json'), JSON.stringify(spec));
   return { ...built, spec, engineArgs: worker.driver.createArgs?.(spec, role) ?? [] };
+}
+
+/** Gives what only this pod has, and the mounts that the request wants relabelled, the context. */
+async function relabel(
+  worker: Worker,
+  context: string | undefined,
+  files: {
+    readonly sandbox: SandboxRecord;
+    readonly mounts: readonly ResolvedMount[];
+    readonly declaredVolumes: readonly DeclaredVolume[];
+  },
+): Promise<void> {
+  if (context === undefined) return;
+  const { resolvConf, hostname, hosts, shm } = sandboxFiles(worker, files.sandbox);
+  const own = [resolvConf, hostname, hosts, ...(shm === HOST_SHM ? [] : [shm])];
+  own.push(...files.declaredVolumes.map(({ source }) => source));
+  await relabelVolumes(context, { own, mounts: files.mounts });
 }
 
 /** Files that sandbox-manager keeps for a pod; one with the host's IPC shares the host's shm. */

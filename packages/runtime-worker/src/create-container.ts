@@ -162,6 +162,7 @@ async function make(worker: Worker, order: Order, rollback: Rollback): Promise<s
     record,
     ...sources,
     facts: order.facts,
+    signal: context.signal,
     imageVolumes: await mountImageVolumes(volumes, { ...sources, userNamespace: pod?.path }),
   });
   for (const note of built.notes) context.log.info({ container: id }, note);

@@ -73,6 +73,7 @@ export async function takeAway(
     removeTree(writableLayerOf(worker, record.id)),
     removeTree(places.work),
     removeTree(places.persist),
+    removeTree(places.declaredVolumes),
     rm(join(worker.paths.exits, record.id), { force: true }),
   ]);
   if (record.cgroupPath.startsWith('/') && record.cgroupPath.length > 1) {

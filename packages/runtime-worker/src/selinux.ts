@@ -27,12 +27,12 @@ const SYSTEM =
   /^\/(?:[^/]*|(?:bin|boot|dev|etc|lib|lib64|proc|run|sbin|sys|usr)\/.*|var\/(?:lib|log|run))$/;
 
 /**
- * Gives the pod's files and every mount with selinux_relabel the context. Raises invalid_argument for
+ * Gives the pod's own files and every mount with selinux_relabel the context. Raises invalid_argument for
  * a directory of the system.
  */
 export async function relabelVolumes(
   context: string,
-  files: { readonly sandbox: readonly string[]; readonly mounts: readonly ResolvedMount[] },
+  files: { readonly own: readonly string[]; readonly mounts: readonly ResolvedMount[] },
 ): Promise<void> {
   for (const { mount, source } of files.mounts.filter((each) => each.mount.selinuxRelabel)) {
     if (!SYSTEM.test(source)) continue;
@@ -42,5 +42,5 @@ export async function relabelVolumes(
   const volumes = files.mounts
     .filter(({ mount }) => mount.selinuxRelabel && (mount.image?.image ?? '') === '')
     .map(({ source }) => source);
-  for (const path of [...files.sandbox, ...volumes]) await relabelTree(path, context);
+  for (const path of [...files.own, ...volumes]) await relabelTree(path, context);
 }
