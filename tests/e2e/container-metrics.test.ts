@@ -15,7 +15,7 @@ import { stackSuite } from './harness/suite.ts';
 const BUSY = "trap 'exit 0' TERM; while :; do :; done";
 const MIB = 1024n * 1024n;
 
-/** The names that the kubelet's own cAdvisor gives out for containers on any Linux host. */
+/** The names that the kubelet's own cAdvisor gives out for containers with a quota on any Linux host. */
 const CADVISOR_NAMES = `
 container_cpu_usage_seconds_total container_cpu_user_seconds_total container_cpu_system_seconds_total
 container_cpu_cfs_periods_total container_cpu_cfs_throttled_periods_total
@@ -159,6 +159,7 @@ describe('metrics of containers', () => {
       30_000,
     );
     assert.ok((second.get('container_tasks_state running') ?? 0n) >= 1n);
+    assert.ok(!second.has('container_cpu_cfs_periods_total'), 'it has no quota');
     const onDisk = [...second].find(([key]) => key.startsWith('container_fs_usage_bytes '));
     assert.ok((onDisk?.[1] ?? 0n) >= 8n * MIB);
     const lastSeen = (values: ReadonlyMap<string, bigint>) =>

@@ -128,6 +128,7 @@ function details({ file, directory, stat }: Files): CgroupDetails {
     devices: devices(directory('blkio')),
     threads: readNumber(file('pids', 'pids.current')),
     threadsMax: readNumber(file('pids', 'pids.max')),
+    swapLimitBytes: limitOf(stat('hierarchical_memsw_limit')),
   });
 }
 

@@ -57,7 +57,8 @@ function details(
   const events = readTable(`${directory}/memory.events`);
   const [quota, period] = (readUsageFile(`${directory}/cpu.max`) ?? '').split(' ');
   const weight = readNumber(`${directory}/cpu.weight`);
-  const low = readNumber(`${directory}/memory.low`);
+  // What cAdvisor calls so on v2; memory.low it doesn't tell.
+  const reservation = readNumber(`${directory}/memory.min`);
   return present<CgroupDetails>({
     cpuUserNs: nanoseconds(cpu('user_usec')),
     cpuSystemNs: nanoseconds(cpu('system_usec')),
@@ -89,12 +90,13 @@ function details(
     ownPageFaults: stat('pgfault'),
     ownMajorPageFaults: stat('pgmajfault'),
     oomKills: events('oom_kill'),
-    memoryReservationBytes: low === 0n ? undefined : low,
+    memoryReservationBytes: reservation === 0n ? undefined : reservation,
     hugePages: hugePages(directory),
     numaPages: parseNumaStat(readUsageFile(`${directory}/memory.numa_stat`) ?? '', PAGE_BYTES),
     devices: devices(readUsageFile(`${directory}/io.stat`) ?? ''),
     threads: readNumber(`${directory}/pids.current`),
     threadsMax: readNumber(`${directory}/pids.max`),
+    swapLimitBytes: readNumber(`${directory}/memory.swap.max`),
   });
 }
 

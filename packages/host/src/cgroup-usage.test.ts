@@ -37,7 +37,8 @@ describe('usage of a cgroup v2', () => {
       'a/memory.peak': '2000\n',
       'a/memory.max': '4000\n',
       'a/memory.swap.max': 'max\n',
-      'a/memory.low': '0\n',
+      'a/memory.low': '4096\n',
+      'a/memory.min': '0\n',
       'a/memory.stat':
         'anon 300\nfile 450\nkernel 50\nfile_mapped 20\nfile_dirty 4\ninactive_file 400\nactive_file 50\npgfault 5\npgmajfault 1\npgscan 6\npgsteal 3\n',
       'a/memory.events': 'low 0\nhigh 8\nmax 9\noom 3\noom_kill 2\n',
@@ -70,6 +71,7 @@ describe('usage of a cgroup v2', () => {
     );
     assert.equal(found !== undefined && 'memoryReservationBytes' in found, false);
     assert.equal(found !== undefined && 'threadsMax' in found, false);
+    assert.equal(found !== undefined && 'swapLimitBytes' in found, false);
     assert.deepEqual(found?.hugePages, [{ pageSize: '2MB', usageBytes: 2_097_152n, failures: 4n }]);
     assert.deepEqual(
       found?.numaPages?.map(({ kind, scope, node, pages }) => [kind, scope, node, pages]),
@@ -89,6 +91,19 @@ describe('usage of a cgroup v2', () => {
       operation: 'Count',
       value: 77n,
     });
+  });
+
+  it('has a reservation as cAdvisor has it, and the limit of swap by itself', () => {
+    write({
+      'a/memory.current': '1000\n',
+      'a/memory.max': '4000\n',
+      'a/memory.swap.max': '500\n',
+      'a/memory.low': '300\n',
+      'a/memory.min': '200\n',
+    });
+    const { details: found, ...plain } = usageV2(join(root, 'a'), details);
+    assert.deepEqual([plain.memoryLimitBytes, plain.swapLimitBytes], [4000n, 500n]);
+    assert.deepEqual([found?.memoryReservationBytes, found?.swapLimitBytes], [200n, 500n]);
   });
 
   it('is empty for a cgroup that is not there', () => {
@@ -147,6 +162,7 @@ describe('usage of a cgroup v1', () => {
     assert.equal(found !== undefined && 'cpuQuotaUs' in found, false);
     assert.equal(found !== undefined && 'memoryReservationBytes' in found, false);
     assert.equal(found?.oomKills, 3n, 'also of the cgroups below');
+    assert.equal(found?.swapLimitBytes, 6000n, 'with memory');
     assert.deepEqual([found?.ownPageFaults, found?.threads, found?.threadsMax], [4n, 3n, 100n]);
     assert.deepEqual(found?.hugePages, [
       { pageSize: '2MB', usageBytes: 4n, maxUsageBytes: 8n, failures: 1n },

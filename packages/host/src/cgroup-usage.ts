@@ -68,6 +68,8 @@ export interface CgroupDetails {
   readonly devices?: DeviceIo[];
   readonly threads?: bigint;
   readonly threadsMax?: bigint;
+  /** As the kernel limits it: on v1 of memory and swap together, on v2 of swap alone. */
+  readonly swapLimitBytes?: bigint;
 }
 
 export interface HugePageUsage {

@@ -1,5 +1,6 @@
 // Processor time and its limits.
 
+import type { CgroupDetails } from '@cribus/contracts/gen/node/v1/records.ts';
 import { counter, detail, type Family, gauge, one, seconds } from './family.ts';
 
 export const CPU_FAMILIES: readonly Family[] = [
@@ -18,25 +19,25 @@ export const CPU_FAMILIES: readonly Family[] = [
   }),
   detail(counter, 'container_cpu_cfs_periods_total', {
     help: 'Scheduler periods that passed under a quota.',
-    pick: (details) => details.cfsPeriods,
+    pick: underQuota((details) => details.cfsPeriods),
   }),
   detail(counter, 'container_cpu_cfs_throttled_periods_total', {
     help: 'Scheduler periods in which the quota ran out.',
-    pick: (details) => details.cfsThrottledPeriods,
+    pick: underQuota((details) => details.cfsThrottledPeriods),
   }),
   detail(counter, 'container_cpu_cfs_throttled_seconds_total', {
     help: 'Time for which the quota held it back, in seconds.',
-    pick: (details) => seconds(details.cfsThrottledNs),
+    pick: underQuota((details) => seconds(details.cfsThrottledNs)),
   }),
   detail(counter, 'container_cpu_cfs_burst_periods_total', {
     help: 'Scheduler periods in which it used saved quota.',
     extra: true,
-    pick: (details) => details.cfsBurstPeriods,
+    pick: underQuota((details) => details.cfsBurstPeriods),
   }),
   detail(counter, 'container_cpu_cfs_burst_seconds_total', {
     help: 'Time that it took from saved quota, in seconds.',
     extra: true,
-    pick: (details) => seconds(details.cfsBurstNs),
+    pick: underQuota((details) => seconds(details.cfsBurstNs)),
   }),
   counter(
     'container_cpu_schedstat_run_seconds_total',
@@ -79,3 +80,10 @@ export const CPU_FAMILIES: readonly Family[] = [
     pick: (details) => details.cpuShares,
   }),
 ];
+
+/** The kernel counts zeros where there is no quota; as for cAdvisor, there is nothing to count then. */
+function underQuota(
+  pick: (details: CgroupDetails) => bigint | undefined,
+): (details: CgroupDetails) => bigint | undefined {
+  return (details) => (details.cpuQuotaUs === undefined ? undefined : pick(details));
+}

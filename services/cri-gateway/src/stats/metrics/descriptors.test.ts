@@ -26,8 +26,9 @@ them too. Names and labels are cAdvisor's, so that dashboards made for it work.
   \`container\`, \`image\` and \`name\`.
 - CRI's values are whole numbers, so that seconds are cut to whole ones.
 - A metric is absent where its kernel, its block device or its sandbox does not count it: pressure needs
-  cgroup v2 or a hybrid host, some counters of I/O need an I/O scheduler that keeps them, and a container
-  inside a Sentry has what \`runsc events --stats\` tells: processor time, memory and processes.
+  cgroup v2 or a hybrid host, scheduler periods a quota, some counters of I/O an I/O scheduler that keeps
+  them, and a container inside a Sentry has what \`runsc events --stats\` tells: processor time, memory and
+  processes.
 - Those marked *extra* are not in the kubelet's own choice of cAdvisor's metrics; a node with more than
   200 containers leaves them out, as an answer has at most 16 MiB.
 - Sampled every five seconds, and only while somebody asked for metrics within the last minute.

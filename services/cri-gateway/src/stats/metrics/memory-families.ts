@@ -126,14 +126,8 @@ export const MEMORY_FAMILIES: readonly Family[] = [
   ),
   gauge(
     'container_spec_memory_swap_limit_bytes',
-    { help: 'Limit of memory and swap together; 0 without one.' },
-    ({ cgroup }) =>
-      limit(
-        cgroup,
-        cgroup?.memoryLimitBytes === undefined || cgroup.swapLimitBytes === undefined
-          ? undefined
-          : cgroup.memoryLimitBytes + cgroup.swapLimitBytes,
-      ),
+    { help: 'Limit of swap, with cgroup v1 of memory and swap together; 0 without one.' },
+    ({ cgroup }) => limit(cgroup, cgroup?.details?.swapLimitBytes),
   ),
   gauge(
     'container_spec_memory_reservation_limit_bytes',

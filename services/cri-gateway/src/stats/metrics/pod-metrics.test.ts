@@ -47,6 +47,7 @@ const details = {
   memoryMigrate: 0n,
   threads: 1n,
   threadsMax: 1n,
+  swapLimitBytes: 700n,
   hugePages: [{ pageSize: '2MB', usageBytes: 1n, maxUsageBytes: 2n, failures: 3n }],
   numaPages: [{ kind: 'file', scope: 'container', node: 0, pages: 9n }],
   devices: [
@@ -173,7 +174,7 @@ describe('metrics of a pod', () => {
     ]);
     assert.equal(find('container_cpu_usage_seconds_total')?.value?.value, 6n);
     assert.equal(find('container_pressure_io_stalled_seconds_total')?.value?.value, 7n);
-    assert.equal(find('container_spec_memory_swap_limit_bytes')?.value?.value, 1500n);
+    assert.equal(find('container_spec_memory_swap_limit_bytes')?.value?.value, 700n);
     assert.equal(find('container_ulimits_soft')?.value?.value, 2n ** 64n - 1n);
     assert.equal(find('container_fs_io_cost_wait_seconds_total')?.value?.value, 2n);
     assert.deepEqual(
@@ -185,6 +186,30 @@ describe('metrics of a pod', () => {
       '8',
       '0',
       'Write',
+    ]);
+  });
+
+  it('count periods of a quota only where there is one', () => {
+    const { cpuQuotaUs: _quota, ...free } = details;
+    const unlimited = ContainerUsage.fromPartial({
+      ...usage,
+      cgroup: { ...cgroup, details: free },
+    });
+    const namesOf = (reading: ContainerUsage) => {
+      const sample = { latest: reading, detailed: reading };
+      const of = { record: sandbox, sample: undefined, containers: [{ record, sample, image }] };
+      const [container] = podSandboxMetrics(of, chooseFamilies({ extra: true })).containerMetrics;
+      return container?.metrics.map(({ name }) => name) ?? [];
+    };
+    const left = namesOf(unlimited);
+    const gone = namesOf(usage).filter((name) => !left.includes(name));
+    assert.deepEqual(gone.sort(), [
+      'container_cpu_cfs_burst_periods_total',
+      'container_cpu_cfs_burst_seconds_total',
+      'container_cpu_cfs_periods_total',
+      'container_cpu_cfs_throttled_periods_total',
+      'container_cpu_cfs_throttled_seconds_total',
+      'container_spec_cpu_quota',
     ]);
   });
 

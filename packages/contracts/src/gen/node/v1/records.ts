@@ -509,7 +509,14 @@ export interface CgroupDetails {
     | bigint
     | undefined;
   /** Absent without a limit. */
-  threadsMax?: bigint | undefined;
+  threadsMax?:
+    | bigint
+    | undefined;
+  /**
+   * As the kernel limits it: on cgroup v1 of memory and swap together, on v2 of swap alone. Absent
+   * without a limit.
+   */
+  swapLimitBytes?: bigint | undefined;
 }
 
 export interface HugePageUsage {
@@ -4825,6 +4832,7 @@ function createBaseCgroupDetails(): CgroupDetails {
     devices: [],
     threads: undefined,
     threadsMax: undefined,
+    swapLimitBytes: undefined,
   };
 }
 
@@ -5030,6 +5038,12 @@ export const CgroupDetails: MessageFns<CgroupDetails> = {
         throw new globalThis.Error("value provided for field message.threadsMax of type uint64 too large");
       }
       writer.uint32(280).uint64(message.threadsMax);
+    }
+    if (message.swapLimitBytes !== undefined) {
+      if (BigInt.asUintN(64, message.swapLimitBytes) !== message.swapLimitBytes) {
+        throw new globalThis.Error("value provided for field message.swapLimitBytes of type uint64 too large");
+      }
+      writer.uint32(288).uint64(message.swapLimitBytes);
     }
     return writer;
   },
@@ -5327,6 +5341,14 @@ export const CgroupDetails: MessageFns<CgroupDetails> = {
             message.threadsMax = reader.uint64() as bigint;
             continue;
           }
+          case 36: {
+            if (tag !== 288) {
+              break;
+            }
+
+            message.swapLimitBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5510,6 +5532,11 @@ export const CgroupDetails: MessageFns<CgroupDetails> = {
         : isSet(object.threads_max)
         ? BigInt(object.threads_max)
         : undefined,
+      swapLimitBytes: isSet(object.swapLimitBytes)
+        ? BigInt(object.swapLimitBytes)
+        : isSet(object.swap_limit_bytes)
+        ? BigInt(object.swap_limit_bytes)
+        : undefined,
     };
   },
 
@@ -5620,6 +5647,9 @@ export const CgroupDetails: MessageFns<CgroupDetails> = {
     if (message.threadsMax !== undefined) {
       obj.threadsMax = message.threadsMax.toString();
     }
+    if (message.swapLimitBytes !== undefined) {
+      obj.swapLimitBytes = message.swapLimitBytes.toString();
+    }
     return obj;
   },
 
@@ -5728,6 +5758,9 @@ export const CgroupDetails: MessageFns<CgroupDetails> = {
     message.threads = (object.threads !== undefined && object.threads !== null) ? BigInt(object.threads) : undefined;
     message.threadsMax = (object.threadsMax !== undefined && object.threadsMax !== null)
       ? BigInt(object.threadsMax)
+      : undefined;
+    message.swapLimitBytes = (object.swapLimitBytes !== undefined && object.swapLimitBytes !== null)
+      ? BigInt(object.swapLimitBytes)
       : undefined;
     return message;
   },
