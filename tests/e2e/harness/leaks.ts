@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 export interface HostSnapshot {
   readonly processes: ReadonlySet<string>;
@@ -31,7 +31,7 @@ export function snapshotHost(): HostSnapshot {
       lines('ip', ['-o', 'link']).map((line) => line.split(':')[1]?.split('@')[0]?.trim() ?? ''),
     ),
     rules: new Set([...lines('iptables', ['-S']), ...lines('iptables', ['-t', 'nat', '-S'])]),
-    cgroups: new Set(cgroups(CGROUP_ROOT, 0)),
+    cgroups: new Set(cgroups(CGROUP_ROOT, besideOurs())),
     sysctls: new Set(
       SYSCTLS.map((name) => `${name}=${readFileSync(join('/proc/sys', name), 'utf8').trim()}`),
     ),
@@ -80,12 +80,30 @@ function lines(command: string, args: readonly string[]): string[] {
     .filter((line) => line !== '');
 }
 
-function cgroups(directory: string, depth: number): string[] {
+/** Beside the cgroup of the tests, whoever started them makes others for programs of its own. */
+function besideOurs(): string[] {
+  const ours = readFileSync('/proc/self/cgroup', 'utf8')
+    .split('\n')
+    .map((line) => /^\d+:([^:]*):(\/.+)$/.exec(line))
+    .filter((match) => match !== null)
+    .map(([, controllers = '', path = '']) => ({
+      hierarchy: controllers.replace(/^name=/, '') || 'unified',
+      parent: dirname(path),
+    }))
+    .filter(({ parent }) => parent !== '/');
+  return ours.flatMap(({ hierarchy, parent }) => [
+    join(CGROUP_ROOT, hierarchy, parent),
+    join(CGROUP_ROOT, parent),
+  ]);
+}
+
+function cgroups(directory: string, others: readonly string[], depth = 0): string[] {
   if (depth > CGROUP_DEPTH_MAX || !existsSync(directory)) return [];
+  if (others.includes(directory)) return [];
   return readdirSync(directory, { withFileTypes: true })
     .filter((entry) => entry.isDirectory())
     .flatMap((entry) => {
       const path = join(directory, entry.name);
-      return [path, ...cgroups(path, depth + 1)];
+      return [path, ...cgroups(path, others, depth + 1)];
     });
 }
