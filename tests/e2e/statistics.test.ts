@@ -24,9 +24,9 @@ const SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
 const BUSY = "trap 'exit 0' TERM; while :; do :; done";
 const MIB = 1024n * 1024n;
 /** A fiftieth of a processor: what a loop gets on a host with much else to do. */
+const BUSY_NANO_CORES = 20_000_000n;
 /** A busy machine reads out of a Sentry seldom, and a rate needs two readings. */
 const RATE_OF_A_SENTRY_MS = 30_000;
-const BUSY_NANO_CORES = 20_000_000n;
 
 const refusedWith = (code: number) => (error: unknown) => hasCode(error, code);
 
