@@ -1,8 +1,17 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'mocha';
-import { checkKernel, pluginsIn } from './host-checks.ts';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'mocha';
+import { checkEngine, checkKernel, checkNetwork, pluginsIn } from './host-checks.ts';
 
 describe('the checks of a host', () => {
+  let base = '';
+  beforeEach(() => {
+    base = mkdtempSync(join(tmpdir(), 'doctor-'));
+  });
+  afterEach(() => rmSync(base, { recursive: true }));
+
   it('tell an old kernel from a new one', () => {
     assert.equal(checkKernel('6.1.0-13-amd64').level, 'ok');
     assert.equal(checkKernel('5.12.0').level, 'ok');
@@ -11,13 +20,63 @@ describe('the checks of a host', () => {
   });
 
   it('name the plugins of a network, each once', () => {
+    const named = { cniVersion: '1.0.0', name: 'pods' };
     const bridge = { type: 'bridge', ipam: { type: 'host-local' } };
-    assert.deepEqual(pluginsIn(JSON.stringify({ plugins: [bridge, { type: 'portmap' }] })), [
-      'bridge',
-      'host-local',
-      'portmap',
-    ]);
-    assert.deepEqual(pluginsIn(JSON.stringify({ ...bridge, type: 'host-local' })), ['host-local']);
-    assert.deepEqual(pluginsIn('no JSON'), []);
+    const list = { ...named, plugins: [bridge, { type: 'portmap' }] };
+    assert.deepEqual(pluginsIn(JSON.stringify(list)), ['bridge', 'host-local', 'portmap']);
+    const single = { ...named, ...bridge, type: 'host-local' };
+    assert.deepEqual(pluginsIn(JSON.stringify(single)), ['host-local']);
+    const broken = [
+      'no JSON',
+      '[]',
+      JSON.stringify({ ...named, plugins: [] }),
+      JSON.stringify({ ...named, plugins: [{ type: '../x' }] }),
+      JSON.stringify({ ...list, cniVersion: '0.2.0' }),
+    ];
+    for (const text of broken) assert.equal(pluginsIn(text), undefined, text);
+  });
+
+  it('name a broken network file, and the one that is used in its place', async () => {
+    const config = (fallback = ''): Parameters<typeof checkNetwork>[0] => ({
+      cni: {
+        ...{ conf_dir: base, bin_dirs: [base], fallback_conf_dir: fallback, add_timeout_s: 1 },
+      },
+    });
+    assert.deepEqual(
+      (await checkNetwork(config())).map(({ level }) => level),
+      ['warning'],
+    );
+    assert.equal((await checkNetwork(config('/f')))[0]?.level, 'ok');
+    writeFileSync(join(base, '10-a.conflist'), '{');
+    assert.match((await checkNetwork(config()))[0]?.text ?? '', /10-a\.conflist is no CNI/);
+    const good = { cniVersion: '1.0.0', name: 'pods', type: 'bridge' };
+    writeFileSync(join(base, '20-b.conf'), JSON.stringify(good));
+    const texts = async () => (await checkNetwork(config())).map(({ level, text }) => level + text);
+    assert.match((await texts()).join('\n'), /^problem.*10-a.*\nproblem.*20-b\.conf needs bridge/);
+    writeFileSync(join(base, 'bridge'), '');
+    assert.match((await texts()).join('\n'), /^problem.*10-a.*\nok.*20-b\.conf: bridge$/);
+  });
+
+  it('name an engine that can not be run, and go on', async () => {
+    const file = join(base, 'engine');
+    const look = async (text: string, mode: number) => {
+      rmSync(file, { force: true });
+      writeFileSync(file, text, { mode });
+      return checkEngine('h', file, false);
+    };
+    assert.match((await look('#!/bin/sh\necho engine version 7\n', 0o755)).text, /^7 \(/);
+    const unusable = [
+      await look('#!/bin/sh\n', 0o644),
+      await look('\x7fELF of another machine', 0o755),
+      await look('#!/no/such/interpreter\n', 0o755),
+      await look('#!/bin/sh\nexit 127\n', 0o755),
+      await look('#!/bin/sh\nkill -SEGV $$\n', 0o755),
+      await look('#!/bin/sh\nexec sleep 60\n', 0o755),
+    ];
+    for (const { level, text, advice } of unusable) {
+      assert.equal(level, 'problem', text);
+      assert.ok(text.startsWith(`${file} `) && advice?.includes(file), text);
+    }
+    assert.equal((await checkEngine('h', join(base, 'absent'), false)).level, 'warning');
   });
 });

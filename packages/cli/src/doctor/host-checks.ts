@@ -1,7 +1,7 @@
 // What the host must have before a stack can run on it: kernel, cgroups, modules, programs, networks.
 // Each check reads and changes nothing.
 
-import { existsSync, readFileSync, statfsSync } from 'node:fs';
+import { existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Config } from '@cribus/chassis/config.ts';
@@ -18,6 +18,8 @@ const KERNEL_WANTED = [5, 12] as const;
 /** What containers are made of. */
 const FILESYSTEMS = ['overlay', 'tmpfs', 'proc', 'sysfs', 'mqueue'];
 const COMMAND_BUDGET_MS = 5_000;
+/** Those whose results look alike; the sandbox manager takes no other. */
+const CNI_VERSIONS: readonly string[] = ['0.3.1', '0.4.0', '1.0.0', '1.1.0'];
 const GIB = 1024 ** 3;
 /** The kubelet evicts pods below 15 % (imagefs.available) or 10 % (nodefs.available). */
 const DISK_FREE_PERCENT = 15;
@@ -50,9 +52,8 @@ export async function checkHost(config: Config): Promise<Finding[]> {
     ...Object.entries(config.runtimes.handlers).map(([name, handler]) =>
       checkEngine(name, handler.engine, name === config.runtimes.default),
     ),
-    checkNetwork(config),
   ]);
-  return findings;
+  return [...findings, ...(await checkNetwork(config))];
 }
 
 /** Exported for its test: the release as uname(2) tells it. */
@@ -145,39 +146,78 @@ function find(command: string): string | undefined {
   }
 }
 
-/** The first line that it says of itself, and where it is; undefined where it is missing. */
-async function versionOf(command: string): Promise<string | undefined> {
+type Program =
+  | { readonly kind: 'there'; readonly version: string }
+  | { readonly kind: 'missing' }
+  | { readonly kind: 'unusable'; readonly text: string; readonly advice: string };
+
+/** The first line that it says of itself, and where it is; or why it says nothing. */
+async function askProgram(command: string): Promise<Program> {
   const path = find(command);
-  if (path === undefined) return undefined;
+  if (path === undefined) return { kind: 'missing' };
   const signal = systemClock.timeout(COMMAND_BUDGET_MS);
-  const { stdout } = await run({ command: path, args: ['--version'], signal });
-  const [first = ''] = String(stdout).split('\n');
-  const version = first.replace(/^.*version[: ]*/, '') || 'which does not tell its version';
-  return `${version} (${path})`;
+  const unusable = (text: string, advice: string) => ({ kind: 'unusable', text, advice }) as const;
+  const another = `install one that runs on this machine (${process.arch}); try it: ${path} --version`;
+  try {
+    const {
+      stdout,
+      exitCode,
+      signal: killer,
+    } = await run({
+      ...{ command: path, args: ['--version'], signal },
+    });
+    // What a shell and the dynamic linker answer for a program that they can't start.
+    if (killer !== undefined || exitCode === 126 || exitCode === 127) {
+      const how = killer === undefined ? `code ${exitCode}` : `signal ${killer}`;
+      return unusable(`${path} --version ends with ${how}`, another);
+    }
+    const [first = ''] = String(stdout).split('\n');
+    const version = first.replace(/^.*version[: ]*/, '') || 'which does not tell its version';
+    return { kind: 'there', version: `${version} (${path})` };
+  } catch (error) {
+    if (signal.aborted) {
+      const late = `${path} --version says nothing for ${COMMAND_BUDGET_MS / 1000} s`;
+      return unusable(late, `see what it waits for: ${path} --version`);
+    }
+    if (isErrno(error, 'EACCES', 'EPERM')) {
+      return unusable(`${path} may not be executed`, `chmod +x ${path}, or name another file`);
+    }
+    if (!isErrno(error, 'ENOEXEC', 'ENOENT', 'ENOTDIR', 'ELIBBAD', 'EINVAL')) throw error;
+    // A script whose interpreter, or a program whose linker is missing, says ENOENT.
+    return unusable(`${path} is no program that this machine can start`, another);
+  }
 }
 
-async function checkEngine(name: string, engine: string, isDefault: boolean): Promise<Finding> {
+export async function checkEngine(
+  name: string,
+  engine: string,
+  isDefault: boolean,
+): Promise<Finding> {
   const about = `handler ${name}`;
-  const version = await versionOf(engine);
-  if (version !== undefined) return ok(about, version);
+  const program = await askProgram(engine);
+  if (program.kind === 'there') return ok(about, program.version);
+  if (program.kind === 'unusable') return problem(about, program.text, program.advice);
   const advice = `install ${engine}, or name its path in runtimes.handlers.${name}.engine`;
   const found = `${engine} is not there`;
   return isDefault ? problem(about, found, advice) : warning(about, found, advice);
 }
 
 async function checkConmon(config: Config): Promise<Finding> {
-  const version = await versionOf(config.monitor.conmon);
-  if (version !== undefined) return ok('monitor', version);
+  const program = await askProgram(config.monitor.conmon);
+  if (program.kind === 'there') return ok('monitor', program.version);
+  if (program.kind === 'unusable') return problem('monitor', program.text, program.advice);
   return problem('monitor', 'conmon is not there', 'install conmon, or set monitor.conmon');
 }
 
 /** Rules in both flavours at once are looked at by neither tool alone (iptables-nft(8)). */
 async function checkIptables(): Promise<Finding> {
-  const version = await versionOf('iptables');
-  if (version === undefined) {
+  const program = await askProgram('iptables');
+  if (program.kind === 'unusable') return problem('iptables', program.text, program.advice);
+  if (program.kind === 'missing') {
     const advice = 'install iptables: host ports and masquerading need it';
     return warning('iptables', 'iptables is not there', advice);
   }
+  const { version } = program;
   const legacy = readable('/proc/net/ip_tables_names').trim() !== '';
   if (version.includes('nf_tables') && legacy) {
     return warning(
@@ -205,20 +245,38 @@ function checkServers(config: Config): Promise<Finding>[] {
 }
 
 /** Which network configuration a pod would get, and whether its plugins are there. */
-async function checkNetwork(config: Config): Promise<Finding> {
-  const { conf_dir: directory, bin_dirs: programs, fallback_conf_dir: fallback } = config.cni;
-  const isConfiguration = (name: string) => /\.(conflist|conf|json)$/.test(name);
-  const [file] = (await listDirectory(directory)).filter(isConfiguration).sort();
-  if (file === undefined) {
+export async function checkNetwork({ cni }: Pick<Config, 'cni'>): Promise<readonly Finding[]> {
+  const { conf_dir: directory, bin_dirs: programs, fallback_conf_dir: fallback } = cni;
+  const files = (await listDirectory(directory))
+    .filter((name) => /\.(conflist|conf|json)$/.test(name))
+    .filter((name) => statSync(join(directory, name), { throwIfNoEntry: false })?.isFile())
+    .sort();
+  if (files.length === 0) {
     const text = `${directory} has no configuration`;
-    if (fallback !== '') return ok('network', `${text}; the stack has a bridge of its own`);
+    if (fallback !== '') return [ok('network', `${text}; the stack has a bridge of its own`)];
     const advice =
       'install a network add-on (Calico, Cilium, flannel, …); "cribus up" provides a bridge meanwhile';
-    return warning('network', text, advice);
+    return [warning('network', text, advice)];
   }
-  const plugins = pluginsIn(readable(join(directory, file)));
+  const findings: Finding[] = [];
+  // The sandbox manager passes over what it can't use, as long as another file follows.
+  for (const name of files) {
+    const file = join(directory, name);
+    const plugins = pluginsIn(readable(file));
+    if (plugins !== undefined) return [...findings, checkPlugins(file, plugins, programs)];
+    const advice = 'correct it, or move it away; the next file by name is used meanwhile';
+    findings.push(problem('network', `${file} is no CNI configuration`, advice));
+  }
+  return findings;
+}
+
+function checkPlugins(
+  file: string,
+  plugins: readonly string[],
+  programs: readonly string[],
+): Finding {
   const missing = plugins.filter((name) => !programs.some((path) => existsSync(join(path, name))));
-  if (missing.length === 0) return ok('network', `${join(directory, file)}: ${plugins.join(', ')}`);
+  if (missing.length === 0) return ok('network', `${file}: ${plugins.join(', ')}`);
   return problem(
     'network',
     `${file} needs ${missing.join(', ')}, in none of ${programs.join(', ')}`,
@@ -226,20 +284,32 @@ async function checkNetwork(config: Config): Promise<Finding> {
   );
 }
 
-/** Types of a configuration or a list of them, IPAM included; nothing for what isn't JSON. */
-export function pluginsIn(text: string): string[] {
+/** Types of a configuration or a list of them, IPAM included; undefined for what is neither. */
+export function pluginsIn(text: string): string[] | undefined {
+  let parsed: unknown;
   try {
-    const parsed: unknown = JSON.parse(text);
-    const list = (parsed as { plugins?: unknown[] }).plugins ?? [parsed];
-    const types = list.flatMap((plugin) => {
-      const { type, ipam } = plugin as { type?: string; ipam?: { type?: string } };
-      return [type, ipam?.type].filter((name) => name !== undefined);
-    });
-    return [...new Set(types)];
+    parsed = JSON.parse(text);
   } catch (error) {
-    if (error instanceof SyntaxError) return [];
+    if (error instanceof SyntaxError) return undefined;
     throw error;
   }
+  if (!isTable(parsed)) return undefined;
+  const { name, cniVersion, plugins: list = [parsed] } = parsed;
+  const named = typeof name === 'string' && CNI_VERSIONS.includes(String(cniVersion));
+  if (!named || !Array.isArray(list) || list.length === 0) return undefined;
+  const types: string[] = [];
+  for (const plugin of list as readonly unknown[]) {
+    if (!isTable(plugin)) return undefined;
+    const { type, ipam } = plugin;
+    if (typeof type !== 'string' || type === '' || type.includes('/')) return undefined;
+    types.push(type);
+    if (isTable(ipam) && typeof ipam['type'] === 'string') types.push(ipam['type']);
+  }
+  return [...new Set(types)];
+}
+
+function isTable(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function readable(path: string): string {
