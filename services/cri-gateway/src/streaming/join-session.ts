@@ -30,9 +30,13 @@ export interface JoinOptions {
 export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
   const { session, what, connection, stdin, stdout, stderr, resize, count } = options;
   return new Promise((resolve) => {
+    let over = false;
     const end = (outcome: SessionOutcome): void => {
+      over = true;
       stopDraining();
       connection.closed.removeEventListener('abort', onGone);
+      // Held back it would hold up its whole connection: what waits and what still comes is dropped.
+      stdin?.resume();
       resolve(outcome);
     };
     const write = (stream: ClientStream | undefined, piece: Buffer): void => {
@@ -70,6 +74,7 @@ export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
     });
     stdin?.receive({
       data(chunk) {
+        if (over) return;
         count('in', chunk.length);
         if (!link.send(FRAME.stdin, chunk)) stdin.pause();
       },
