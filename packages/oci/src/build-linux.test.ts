@@ -25,7 +25,15 @@ describe('buildContainerSpec, of the kernel', () => {
         'read-only root': { security: { readonlyRootfs: true } },
         propagation: mounts(at('/s', { propagation: 2 }), at('/l', { propagation: 1 })),
         'recursively read-only': mounts(at('/r', { readonly: true, recursiveReadOnly: true })),
-        'privileged: writable': { security: { privileged: true } },
+        'privileged: writable, and the host’s cgroups': { security: { privileged: true } },
+        'privileged, cgroup v1': {
+          security: { privileged: true },
+          host: { cgroupVersion: 'v1' },
+        },
+        'privileged, cgroups of the engine’s own': {
+          security: { privileged: true },
+          host: { ownCgroupFilesystem: true },
+        },
         image: mounts({ containerPath: '/i', readonly: true, image: { image: 'sha256:1' } }),
         'host network in a user namespace': {
           namespaces: { network: 'host', user: '/run/pins/user' },

@@ -94,13 +94,25 @@ function kernelMounts(input: SpecInput): SpecMount[] {
       source: foreignNetwork ? '/sys' : 'sysfs',
       options: ['nosuid', 'noexec', 'nodev', ...(foreignNetwork ? ['rbind'] : []), access],
     },
-    {
-      destination: '/sys/fs/cgroup',
-      type: 'cgroup',
-      source: 'cgroup',
-      options: ['nosuid', 'noexec', 'nodev', 'relatime', access],
-    },
+    cgroupMount(input, privileged),
   ];
+}
+
+/**
+ * A cgroup2 that is mounted outside of a cgroup namespace is the host's own: the kernel has one of it, and
+ * takes the options of each such mount for all, so that an engine that gives none would take nsdelegate
+ * and memory_recursiveprot from the host (cgroups(7)). So the host's mount is bound instead.
+ */
+function cgroupMount(input: SpecInput, privileged: boolean): SpecMount {
+  const destination = '/sys/fs/cgroup';
+  const flags = ['nosuid', 'noexec', 'nodev'];
+  const { cgroupVersion, ownCgroupFilesystem = false } = input.host;
+  if (cgroupVersion === 'v2' && privileged && !ownCgroupFilesystem) {
+    const options = ['rbind', 'rprivate', ...flags, 'rw'];
+    return { destination, type: 'bind', source: destination, options };
+  }
+  const options = [...flags, 'relatime', privileged ? 'rw' : 'ro'];
+  return { destination, type: 'cgroup', source: 'cgroup', options };
 }
 
 /** Whether a group id can be named in the pod: a user namespace only knows those that it maps. */

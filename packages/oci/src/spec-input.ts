@@ -39,6 +39,8 @@ export interface HostFacts {
   readonly recursiveReadOnlyMounts?: boolean;
   /** Whether what a container mounts can be seen by the host. Absent: yes. */
   readonly bidirectionalMounts?: boolean;
+  /** Whether the engine's cgroup filesystem is never the host's. Absent: without a namespace it is. */
+  readonly ownCgroupFilesystem?: boolean;
   /** The only devices that a container can have; the engine makes them. Absent: the host's. */
   readonly devicePaths?: readonly string[];
   /** The hooks that the engine runs. Absent: all of them. */

@@ -65,7 +65,10 @@ export interface RuntimeDriver {
   readonly warnings: readonly string[];
   readonly features: RuntimeFeatures;
   /** What containers can't have with this engine, whatever the host has. Absent: nothing. */
-  readonly restrictions?: Pick<HostFacts, 'bidirectionalMounts' | 'devicePaths' | 'hooks'>;
+  readonly restrictions?: Pick<
+    HostFacts,
+    'bidirectionalMounts' | 'ownCgroupFilesystem' | 'devicePaths' | 'hooks'
+  >;
   /** Free words for verbose output, as platform=systrap. */
   readonly details: Readonly<Record<string, string>>;
   /** What is executed: the engine, or a wrapper around it. */

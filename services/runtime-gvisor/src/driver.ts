@@ -122,6 +122,8 @@ export function describeDriver(probed: Probed): RuntimeDriver {
     restrictions: {
       // What a container mounts is the Sentry's own.
       bidirectionalMounts: false,
+      // The Sentry's, which knows nothing of the host's cgroups.
+      ownCgroupFilesystem: true,
       devicePaths: SENTRY_DEVICES,
       hooks: ['prestart', 'createRuntime', 'poststart', 'poststop'],
     },

@@ -1,5 +1,6 @@
 // What a cgroup driver must do on cgroup v2, for either of the two: limits set and changed, out of
-// memory told apart, figures counted, commands in the container's own cgroup, and nothing left.
+// memory told apart, figures counted, commands in the container's own cgroup, the host's mount of it left
+// as it is, and nothing left behind.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -13,6 +14,7 @@ import {
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { containerStatus, exec } from '@cribus/e2e/harness/pods.ts';
 import { eventually } from '@cribus/e2e/harness/stack.ts';
+import { listMounts } from '@cribus/host/mounts.ts';
 import { after, afterEach, before, describe, it } from 'mocha';
 import {
   type CgroupDriver,
@@ -32,6 +34,10 @@ const HOG = 'x=a; while :; do x=$x$x$x$x; done';
 const BUSY = 'trap "exit 0" TERM; while :; do :; done';
 
 type Resources = Parameters<typeof LinuxContainerResources.fromPartial>[0];
+
+/** How the host has its cgroups mounted, with the options that hold for all that is below them. */
+const hostCgroups = () =>
+  listMounts().find((mount) => mount.mountPoint === '/sys/fs/cgroup')?.superOptions ?? '';
 
 /** The weight that runc 1.1 and crun 1.8 make of shares (KEP-2254). */
 const weightOf = (shares: bigint) => String(1n + ((shares - 2n) * 9999n) / 262_142n);
@@ -149,6 +155,26 @@ export function limitsSuite(driver: CgroupDriver): void {
         );
         const said = await exec(node.cri, containerId, ['cat', '/proc/self/cgroup']);
         assert.equal(said.stdout, '0::/\n', said.stderr);
+      });
+
+      it(`shows a privileged container of ${handler} the host's cgroups, and leaves their options as they are`, async () => {
+        const before = hostCgroups();
+        assert.match(before, /nsdelegate/, 'as systemd mounts it');
+        assert.match(before, /memory_recursiveprot/, 'as systemd mounts it');
+        const { containerId } = await startPod(node, {
+          handler,
+          podUid: `f00d${driver.length}`,
+          privileged: true,
+          container: { linux: { securityContext: { privileged: true } } },
+        });
+        assert.equal(hostCgroups(), before);
+        const script =
+          'cd /sys/fs/cgroup && mkdir probe && rmdir probe && test -d system.slice && cat /proc/self/cgroup';
+        const said = await exec(node.cri, containerId, ['sh', '-c', script]);
+        assert.equal(said.exitCode, 0, said.stderr);
+        assert.ok(said.stdout.includes(containerId), 'it has no cgroup namespace');
+        await removePods(node);
+        assert.equal(hostCgroups(), before);
       });
 
       it(`leaves no cgroup and no unit of a pod of ${handler}`, async () => {
