@@ -254,6 +254,8 @@ for (const handler of HOST_KERNEL_HANDLERS) {
         await shell(host.containerId, 'cat /proc/self/uid_map; cat /sys/class/net/lo/mtu; id -u'),
         `0 ${HOST_ID} 65536\n65536\n0`,
       );
+      const writable = 'grep " /sys" /proc/mounts | grep -v " /sys/fs/cgroup" | grep -v " ro,"';
+      assert.equal(await shell(host.containerId, writable), '', "of the host's /sys");
       const pid = await pidOf(suite.cri, host.containerId);
       for (const kind of ['net', 'ipc', 'uts']) {
         const inode = (of: string | number) => readlinkSync(`/proc/${of}/ns/${kind}`);

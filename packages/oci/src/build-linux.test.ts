@@ -38,6 +38,14 @@ describe('buildContainerSpec, of the kernel', () => {
         'host network in a user namespace': {
           namespaces: { network: 'host', user: '/run/pins/user' },
         },
+        'host network in a user namespace, privileged': {
+          namespaces: { network: 'host', user: '/run/pins/user' },
+          security: { privileged: true },
+        },
+        'host network in a user namespace, not recursively read-only': {
+          namespaces: { network: 'host', user: '/run/pins/user' },
+          host: { recursiveReadOnlyMounts: false },
+        },
         "the host's IPC in a user namespace": {
           namespaces: { ipc: 'host', user: '/run/pins/user' },
         },

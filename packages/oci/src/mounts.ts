@@ -63,6 +63,7 @@ export function buildMounts(input: SpecInput, invalid: Invalid): BuiltMounts {
 function kernelMounts(input: SpecInput): SpecMount[] {
   const privileged = input.container.linux?.securityContext?.privileged ?? false;
   const access = privileged ? 'rw' : 'ro';
+  const recursive = input.host.recursiveReadOnlyMounts !== false;
   // A new sysfs shows the network namespace of its mounter, and only the user namespace that owns
   // that one may mount it: a pod with both a user namespace and the host's network binds the
   // host's.
@@ -92,7 +93,11 @@ function kernelMounts(input: SpecInput): SpecMount[] {
       destination: '/sys',
       type: foreignNetwork ? 'bind' : 'sysfs',
       source: foreignNetwork ? '/sys' : 'sysfs',
-      options: ['nosuid', 'noexec', 'nodev', ...(foreignNetwork ? ['rbind'] : []), access],
+      options: [
+        ...['nosuid', 'noexec', 'nodev', ...(foreignNetwork ? ['rbind'] : []), access],
+        // `ro` is of the topmost mount alone, and the host has mounts of its own below it.
+        ...(foreignNetwork && !privileged && recursive ? ['rro'] : []),
+      ],
     },
     cgroupMount(input, privileged),
   ];
