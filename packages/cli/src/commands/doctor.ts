@@ -1,7 +1,6 @@
 // `cribus doctor`: looks at the host and at the stack, says what to do for each finding, and with
 // --fix takes leftovers of a crash away after asking.
 
-import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline/promises';
 import type { Config } from '@cribus/chassis/config.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
@@ -17,7 +16,10 @@ import { shellWord } from '../shell-word.ts';
 import { currentConfig } from '../stack/generated.ts';
 import { openStack, type Stack } from '../stack/open-stack.ts';
 import { describeParts } from '../stack/part-report.ts';
+import type { PartName } from '../stack/services.ts';
 import { startHint } from '../stack/start-hint.ts';
+import { hasUnits, unitOf } from '../stack/units.ts';
+import { findUp } from '../stack/up-lock.ts';
 import { wrapped } from '../table.ts';
 
 const MARKS = { ok: 'ok', warning: 'warn', problem: 'BAD' } as const;
@@ -69,10 +71,11 @@ async function checkStack(
   if (parts.every(({ state }) => state === 'dead')) {
     return { isRunning: false, findings: [await checkRest(stack)] };
   }
+  const logOf = await logPlaces(stack, config);
   const findings = parts.map(({ name, state, pid }) => {
     if (state === 'running') return ok(name, pid === undefined ? 'running' : `running, pid ${pid}`);
     const text = state === 'dead' ? 'it does not run' : 'it runs and does not answer';
-    return problem(name, text, `its log says why: ${logOf(name, config)}`);
+    return problem(name, text, `its log says why: ${logOf(name)}`);
   });
   return { isRunning: true, findings: [...findings, ...(await checkCadvisor(config))] };
 }
@@ -89,10 +92,11 @@ async function checkRest(stack: Stack): Promise<Finding> {
   );
 }
 
-/** `cribus up` keeps logs in files, systemd in its journal. */
-function logOf(name: string, config: Config): string {
-  const file = `${config.roots.log}/${name}.log`;
-  return existsSync(file) ? file : `journalctl -u cribus-${name.replace(/^cri-|-server$/g, '')}`;
+/** `cribus up` keeps logs in files, which stay when it is gone, and systemd in its journal. */
+async function logPlaces(stack: Stack, config: Config): Promise<(name: PartName) => string> {
+  const inJournal = hasUnits(stack) && (await findUp(stack.paths.roots)) === undefined;
+  return (name) =>
+    inJournal ? `journalctl -u ${unitOf(name)}` : `${config.roots.log}/${name}.log`;
 }
 
 function rootOption({ directory }: Stack): string {

@@ -8,12 +8,14 @@ import { isAlive } from '@cribus/host/processes.ts';
 import { operatorPassword } from './credentials.ts';
 import type { Stack } from './open-stack.ts';
 import { type PartState, readPartStates } from './part-state.ts';
+import { VERSION } from './parts.ts';
 import { type ProbeResult, probeNats, probeRedis, probeService } from './probes.ts';
 import { PART_NAMES, type PartName } from './services.ts';
+import { describeUnits, type UnitState } from './units.ts';
 
 export interface PartReport {
   readonly name: PartName;
-  /** A part that `cribus up` did not start (`--nats`, a service manager's) has no pid here. */
+  /** A server of somebody else's (`--nats`, `--redis`) has no pid here. */
   readonly state: 'running' | 'starting' | 'dead';
   readonly version: string;
   readonly pid?: number;
@@ -22,33 +24,65 @@ export interface PartReport {
   readonly memoryBytes?: number;
 }
 
+interface Living {
+  readonly pid: number;
+  readonly startedAtMs: number;
+  readonly version: string;
+}
+
 /** Every part by name, the servers first. */
 export async function describeParts(stack: Stack, config: Config): Promise<PartReport[]> {
-  const states = await readPartStates(stack.paths.roots);
+  const [states, units] = await Promise.all([
+    readPartStates(stack.paths.roots),
+    describeUnits(stack),
+  ]);
   return Promise.all(
     PART_NAMES.map(async (name) => {
-      const state = states[name];
       const external = isExternal(name, config);
+      const unit = external ? undefined : units.get(name);
+      // What a former `up` left on record says nothing of a unit.
+      const state = unit === undefined ? states[name] : undefined;
       if (!external && state !== undefined && !isAlive(state.identity)) {
         return { name, state: 'dead', version: state.version } as const;
       }
       const probe = await probePart({ name, state, stack, config });
-      // Started by a service manager, or somebody else's: only what it answers is known.
-      if (external || state === undefined) {
+      const living = external ? undefined : livingOf(name, unit, state);
+      // Somebody else's: only what it answers is known.
+      if (living === undefined) {
         return { name, state: probe.serving ? 'running' : 'dead', version: probe.version } as const;
       }
-      const nowMs = Number(systemClock.nowNs() / 1_000_000n);
-      const memoryBytes = await memoryOf(state.identity.pid);
-      return {
-        name,
-        state: probe.serving ? 'running' : 'starting',
-        version: probe.version || state.version,
-        pid: state.identity.pid,
-        uptimeS: Math.max(0, Math.round((nowMs - state.startedAtMs) / 1000)),
-        ...(memoryBytes === undefined ? {} : { memoryBytes }),
-      } as const;
+      return describeLiving(name, living, probe);
     }),
   );
+}
+
+/** A unit's process is of the installation that this command is of: an upgrade restarts it. */
+function livingOf(
+  name: PartName,
+  unit: UnitState | undefined,
+  state: PartState | undefined,
+): Living | undefined {
+  if (unit !== undefined) return { ...unit, version: name.endsWith('-server') ? '' : VERSION };
+  if (state === undefined) return undefined;
+  const { identity, startedAtMs, version } = state;
+  return { pid: identity.pid, startedAtMs, version };
+}
+
+async function describeLiving(
+  name: PartName,
+  living: Living,
+  probe: ProbeResult,
+): Promise<PartReport> {
+  const nowMs = Number(systemClock.nowNs() / 1_000_000n);
+  const memoryBytes = await memoryOf(living.pid);
+  return {
+    name,
+    state: probe.serving ? 'running' : 'starting',
+    version: probe.version || living.version,
+    pid: living.pid,
+    uptimeS: Math.max(0, Math.round((nowMs - living.startedAtMs) / 1000)),
+    ...(memoryBytes === undefined ? {} : { memoryBytes }),
+  };
 }
 
 /** Own servers are used with our credentials. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import { describe, it } from 'mocha';
 import { PART_NAMES } from './services.ts';
-import { type AskSystemctl, requireUnitsStopped, unitOf } from './units.ts';
+import { type AskSystemctl, parseUnits, requireUnitsStopped, unitOf } from './units.ts';
 
 /** What systemctl is-active says of all units in turn: each text is one answer, the last one stays. */
 function saying(...answers: readonly Readonly<Record<string, string>>[]): AskSystemctl {
@@ -58,5 +58,19 @@ describe('the units of a stack', () => {
     const stopping = { 'cribus-gateway.service': 'deactivating' };
     await requireUnitsStopped(saying(stopping, stopping, {}));
     await assert.rejects(requireUnitsStopped(saying(stopping, { 'cribus.target': 'activating' })));
+  });
+
+  it('that have a process are told with its number and its start', () => {
+    const text = [
+      'MainPID=71\nExecMainStartTimestamp=@1764378767\nId=cribus-gateway.service\n',
+      'MainPID=0\nExecMainStartTimestamp=@1764378700\nId=cribus-nats.service\n',
+      'MainPID=72\nExecMainStartTimestamp=@1764378768\nId=somebody.service\n',
+      'MainPID=0\nExecMainStartTimestamp=\nId=cribus-redis.service\n',
+    ].join('\n');
+    assert.deepEqual(
+      [...parseUnits(text)],
+      [['cri-gateway', { pid: 71, startedAtMs: 1_764_378_767_000 }]],
+    );
+    assert.equal(parseUnits('').size, 0);
   });
 });

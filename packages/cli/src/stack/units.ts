@@ -73,6 +73,38 @@ async function unitStates(ask: AskSystemctl): Promise<string[]> {
   );
 }
 
+export interface UnitState {
+  /** Its first process lives. */
+  readonly pid: number;
+  /** Wall clock, milliseconds since 1970. */
+  readonly startedAtMs: number;
+}
+
+/** The parts that have a process of a unit; none where systemd doesn't run this stack. */
+export async function describeUnits(
+  stack: Pick<Stack, 'directory'>,
+): Promise<ReadonlyMap<PartName, UnitState>> {
+  return hasUnits(stack) ? parseUnits(await askSystemctl(SHOW_WORDS)) : new Map();
+}
+
+const SHOW_WORDS = [
+  ...['show', '--timestamp=unix', '--property=Id,MainPID,ExecMainStartTimestamp'],
+  ...PART_NAMES.map((name) => `${unitOf(name)}.service`),
+];
+
+/** Exported for its test: one paragraph for each unit. */
+export function parseUnits(text: string): ReadonlyMap<PartName, UnitState> {
+  const units = new Map<PartName, UnitState>();
+  for (const paragraph of text.split('\n\n')) {
+    const value = (name: string) => new RegExp(`^${name}=@?(.*)$`, 'm').exec(paragraph)?.[1] ?? '';
+    const part = PART_NAMES.find((name) => `${unitOf(name)}.service` === value('Id'));
+    const pid = Number(value('MainPID'));
+    if (part === undefined || !(pid > 0)) continue;
+    units.set(part, { pid, startedAtMs: Number(value('ExecMainStartTimestamp')) * 1000 });
+  }
+  return units;
+}
+
 /** Nothing where there is no systemctl. */
 export const askSystemctl: AskSystemctl = async (words) => {
   const signal = systemClock.timeout(ANSWER_BUDGET_MS);
