@@ -14,7 +14,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { hostname, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { buildImage, pushImage } from '@cribus/cli/tour/image.ts';
 import { freePort } from '@cribus/cli/tour/registry.ts';
@@ -147,6 +147,8 @@ describe('requests of a real kubelet', () => {
     assert.equal(ip, '');
     const ofHost = readlinkSync('/proc/self/ns/net');
     assert.equal(readlinkSync(`/proc/${await pidOf(suite.cri, containerId)}/ns/net`), ofHost);
+    const { stdout } = await exec(suite.cri, containerId, ['sh', '-c', 'hostname; echo $HOSTNAME']);
+    assert.equal(stdout, `${hostname()}\n${hostname()}\n`);
   });
 
   it('shares the processes of the host with hostPID', async () => {

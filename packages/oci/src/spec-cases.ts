@@ -172,6 +172,7 @@ export function recordedContainer(name: string, host: HostFacts): SpecInput {
       pid: PID_NAMESPACES[spaces?.pid ?? 0],
       ...(users?.mode === 0 && users.uids.length > 0 ? { user: '/run/pins/user' } : {}),
     },
+    hostname: request.sandboxConfig.hostname || 'node',
     ...(users === undefined ? {} : { uidMappings: users.uids, gidMappings: users.gids }),
     localhostSeccomp: JSON.stringify({
       defaultAction: 'SCMP_ACT_ALLOW',

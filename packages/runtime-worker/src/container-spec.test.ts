@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { hostname } from 'node:os';
 import { PodSandboxConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { pathOfCgroupsPath } from '@cribus/host/cgroup-slices.ts';
 import { describe, it } from 'mocha';
-import { cgroupsPath } from './container-spec.ts';
+import { cgroupsPath, hostnameOf } from './container-spec.ts';
 import type { Worker } from './worker.ts';
 
 describe('the cgroup of a container', () => {
@@ -57,5 +59,17 @@ describe('the cgroup of a container', () => {
     const inside = { kind: 'container', statsSource: 'engine' } as const;
     assert.equal(of('cgroupfs', '/kubepods/pod1', inside)[1], '/kubepods/pod1/c1');
     assert.equal(of('systemd', slice, inside)[0], `${slice}:cribus:c1`);
+  });
+});
+
+describe('the name of the host in a pod', () => {
+  const of = (uts: string, name: string) =>
+    hostnameOf(SandboxRecord.fromPartial({ namespaces: { uts }, config: { hostname: name } }));
+
+  it('is what the pod asks for where it has a namespace for it, and else of the host', () => {
+    assert.equal(of('/run/pins/uts', 'pod'), 'pod');
+    assert.equal(of('/run/pins/uts', ''), hostname());
+    assert.equal(of('', ''), hostname());
+    assert.equal(of('', 'pod'), hostname());
   });
 });

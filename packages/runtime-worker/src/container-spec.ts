@@ -1,6 +1,7 @@
 // From a prepared root filesystem to config.json: gathers what the pure spec builder needs.
 
 import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { NamespaceMode, type PodSandboxConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
@@ -102,6 +103,7 @@ export async function writeContainerSpec(
     mounts: mapped.slice(0, mounts.length),
     declaredVolumes,
     sandboxFiles: sandboxFiles(worker, sandbox),
+    hostname: hostnameOf(sandbox),
     passwd,
     group,
     devices: resolveDevices(record.id, config.devices),
@@ -139,6 +141,12 @@ async function relabel(
   const own = [resolvConf, hostname, hosts, ...(shm === HOST_SHM ? [] : [shm])];
   own.push(...files.declaredVolumes.map(({ source }) => source));
   await relabelVolumes(context, { own, mounts: files.mounts });
+}
+
+/** As uname has it in the pod: the host's name where the namespace is the host's, or nobody gave one. */
+export function hostnameOf({ namespaces, config }: SandboxRecord): string {
+  const given = (namespaces?.uts ?? '') === '' ? '' : (config?.hostname ?? '');
+  return given === '' ? hostname() : given;
 }
 
 /** Files that sandbox-manager keeps for a pod; one with the host's IPC shares the host's shm. */

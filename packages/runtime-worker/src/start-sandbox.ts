@@ -4,7 +4,6 @@
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { copyFile, mkdir, rename } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
@@ -26,6 +25,7 @@ import {
   allowedSandboxAnnotations,
   cgroupPathOf,
   cgroupsPath,
+  hostnameOf,
   readLocalhostSeccomp,
 } from './container-spec.ts';
 import { createByMonitor } from './create-by-monitor.ts';
@@ -176,8 +176,7 @@ async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<rea
 /** A kernel of its own inherits no name from the host: a pod without one would have none at all. */
 function ownKernelName(worker: Worker, sandbox: SandboxRecord): { readonly hostname?: string } {
   if (worker.driver.sandboxModel !== 'root-container') return {};
-  const ofHost = (sandbox.namespaces?.uts ?? '') === '' || (sandbox.config?.hostname ?? '') === '';
-  return ofHost ? { hostname: hostname() } : {};
+  return { hostname: hostnameOf(sandbox) };
 }
 
 /** The pod's filter for its init; a Sentry has filters of its own, and runs nothing of the pod's. */
