@@ -23,9 +23,8 @@ export const NODE_FLAGS = ['--max-semi-space-size=1', '--optimize-for-size'] as 
 /** What the build put into this very file; from sources there is no build. */
 export const VERSION = process.env['CRIBUS_VERSION'] ?? '0.0.0-source';
 
-/** Variables that are the operator's to set for every service; nothing else is handed on. */
-const PASSED_ON =
-  /^(HOME|LANG|LC_ALL|TZ|SSL_CERT_FILE|SSL_CERT_DIR|NODE_EXTRA_CA_CERTS|(HTTPS?|NO|ALL)_PROXY|OTEL_.*)$/i;
+/** What the operator may set for every service and it heeds: no part knows forward proxies. */
+const PASSED_ON = /^(HOME|LANG|LC_ALL|TZ|SSL_CERT_FILE|SSL_CERT_DIR|NODE_EXTRA_CA_CERTS|OTEL_.*)$/i;
 /** Engines, plugins and iptables live in the sbin directories, which a user's PATH may lack. */
 const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 

@@ -213,6 +213,7 @@ describe('a part', () => {
       PATH: '/x',
       OTEL_SERVICE_NAME: 's',
       AWS_SECRET: 'no',
+      HTTPS_PROXY: 'http://p:1',
       TZ: 'UTC',
     });
     assert.deepEqual(Object.keys(env).sort(), [
