@@ -15,7 +15,8 @@ while [ $# -gt 0 ]; do
   case $1 in
     --destdir)
       [ $# -gt 1 ] || { echo "install.sh: --destdir needs a directory." >&2; exit 2; }
-      destdir=$2 start=no
+      # The parts are tried from within it.
+      destdir=$(realpath -m -- "$2") start=no
       shift ;;
     --no-start) start=no ;;
     *)
