@@ -215,6 +215,22 @@ describe('buildContainerSpec', () => {
           host: labelled,
           security: { selinuxOptions: { user: 'u', role: 'r', type: 't', level: 's0:c1,c2' } },
         },
+        'selinux options of the sandbox': {
+          host: labelled,
+          sandbox: { linux: { securityContext: { selinuxOptions: { level: 's0:c1,c2' } } } },
+        },
+        'selinux options of the sandbox, host PID': {
+          host: labelled,
+          security: { namespaceOptions: { pid: 2 } },
+          sandbox: { linux: { securityContext: { selinuxOptions: { type: 'spc_t' } } } },
+        },
+        'selinux options of both': {
+          host: labelled,
+          security: { selinuxOptions: { level: 's0:c3,c4' } },
+          sandbox: {
+            linux: { securityContext: { selinuxOptions: { type: 'spc_t', level: 's0:c1,c2' } } },
+          },
+        },
         'selinux, no label': {
           host: labelled,
           security: { selinuxOptions: { user: '', role: '', type: 't",x="', level: '' } },

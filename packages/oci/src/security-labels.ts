@@ -5,6 +5,7 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import {
   type LinuxContainerSecurityContext,
   NamespaceMode,
+  type PodSandboxConfig,
   SecurityProfile_ProfileType as ProfileType,
   type SecurityProfile,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
@@ -68,21 +69,23 @@ function legacyProfile(path: string, invalid: Invalid): SecurityProfile | undefi
 
 export interface SelinuxInput {
   readonly security: LinuxContainerSecurityContext;
+  /** Of the pod, whose options hold for containers that have none of their own. */
+  readonly sandbox: PodSandboxConfig | undefined;
   readonly sandboxId: string;
   readonly host: HostFacts;
 }
 
 /**
  * The SELinux contexts of the process and its mounts; none on a host without SELinux, for a
- * privileged container, and for one that shares the host's PID or IPC namespace and asks for none.
+ * privileged container, and for one that shares the host's PID or IPC namespace where nobody asks for any.
  * Without a level, the containers of a sandbox share two categories that its id decides
  * (container-selinux: container_t, container_file_t).
  *
  * @throws Failure invalid_argument for what can't be a label.
  */
-export function buildSelinux({ security, sandboxId, host }: SelinuxInput) {
+export function buildSelinux({ security, sandbox, sandboxId, host }: SelinuxInput) {
   if (!host.selinux || security.privileged) return {};
-  const options = security.selinuxOptions;
+  const options = security.selinuxOptions ?? sandbox?.linux?.securityContext?.selinuxOptions;
   const spaces = security.namespaceOptions;
   const hostShared = spaces?.pid === NamespaceMode.NODE || spaces?.ipc === NamespaceMode.NODE;
   if (options === undefined && hostShared) return {};

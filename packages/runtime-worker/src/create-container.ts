@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
 import type { Rollback } from '@cribus/chassis/rollback.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
+import type { PodSandboxConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
 import {
   ContainerPhase,
   ContainerRecord,
@@ -150,18 +151,19 @@ async function build(worker: Worker, order: Order): Promise<string> {
 }
 
 async function make(worker: Worker, order: Order, rollback: Rollback): Promise<string> {
-  const { id, context } = order;
+  const { id, context, facts } = order;
   const { origin, request, ...sources } = await gatherWithOrigin(worker, order, rollback);
   const record = await reserve(worker, { ...order, ...sources, request }, rollback);
   const pod = userNamespaceOf(sources.sandbox);
   if (origin !== undefined && pod !== undefined) refuseUserNamespace(origin);
-  await prepareFiles(worker, record, { pod, facts: order.facts, rollback });
+  const sandbox = sources.sandbox.config;
+  await prepareFiles(worker, record, { pod, sandbox, facts, rollback });
   if (origin !== undefined) await applyOrigin(worker, { id, origin, signal: context.signal });
   const { volumes, bundle } = placesOf(worker, id);
   const built = await writeContainerSpec(worker, {
     record,
     ...sources,
-    facts: order.facts,
+    facts,
     signal: context.signal,
     imageVolumes: await mountImageVolumes(volumes, { ...sources, userNamespace: pod?.path }),
   });
@@ -341,6 +343,7 @@ async function prepareFiles(
   record: ContainerRecord,
   options: {
     readonly pod: PodUserNamespace | undefined;
+    readonly sandbox: PodSandboxConfig | undefined;
     readonly facts: HostFacts;
     readonly rollback: Rollback;
   },
@@ -360,7 +363,7 @@ async function prepareFiles(
     layerNames: record.layerNames,
     upper: places.upper,
     work: places.work,
-    context: fileContext(worker, record, options.facts),
+    context: fileContext(worker, record, { sandbox: options.sandbox, host: options.facts }),
   };
   if (pod !== undefined) {
     const { uid, gid } = pod.root;

@@ -2,7 +2,10 @@
 // that its pod has from us, and of the volumes that the request wants relabelled.
 
 import { Failure } from '@cribus/contracts/failure.ts';
-import { LinuxContainerSecurityContext } from '@cribus/contracts/gen/cri/v1/api.ts';
+import {
+  LinuxContainerSecurityContext,
+  type PodSandboxConfig,
+} from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { relabelTree } from '@cribus/host/relabel.ts';
 import { buildSelinux } from '@cribus/oci/security-labels.ts';
@@ -13,13 +16,13 @@ import type { Worker } from './worker.ts';
 export function fileContext(
   worker: Worker,
   record: ContainerRecord,
-  host: HostFacts,
+  of: { readonly sandbox: PodSandboxConfig | undefined; readonly host: HostFacts },
 ): string | undefined {
   // The Sentry's processes have no labels of the host's, and runsc refuses a spec with any.
   if (worker.driver.family === 'gvisor') return undefined;
   const security =
     record.config?.linux?.securityContext ?? LinuxContainerSecurityContext.fromPartial({});
-  return buildSelinux({ security, sandboxId: record.sandboxId, host }).mountLabel;
+  return buildSelinux({ security, sandboxId: record.sandboxId, ...of }).mountLabel;
 }
 
 /** Directories that are the system's: another context there would lock its own programs out. */
