@@ -119,6 +119,36 @@ describe('forwarded ports', () => {
         return counted === '5';
       });
     });
+
+    it(`end when the server has said all, also for a client that can't end its own half alone, in a pod of ${handler}`, async () => {
+      const { stack, cri, image } = suite;
+      // This nc ends its half after the answer, and itself once the client's has ended.
+      const script =
+        "trap 'exit 0' TERM; while :; do echo answer | nc -l -p 8083 >/dev/null; done & while :; do sleep 0.05; done";
+      const pod = await runPod(stack, { image, script, handler });
+      const client = await openForwarding(cri, pod.podId);
+      await eventually('an answer, and the end of the errors with it', async () => {
+        const { data, error } = await forward(client, 8083);
+        const [answer, said] = await Promise.all([data.all, error.all]);
+        data.end();
+        return answer.toString() === 'answer\n' && said.length === 0;
+      });
+      await eventually('an answer after a reset', async () => {
+        const { data, error } = await forward(client, 8083);
+        const answer = await data.all;
+        data.reset();
+        await error.all;
+        return answer.toString() === 'answer\n';
+      });
+      client.destroy();
+      const request = PortForwardRequest.fromPartial({ podSandboxId: pod.podId, port: [8083] });
+      await eventually('an answer by channels, and their end', async () => {
+        const { url } = await cri.call('portForward', request);
+        const channels = await dialChannels(url, ['v4.channel.k8s.io']);
+        assert.equal(await channels.closed, 1000);
+        return channels.received(0).subarray(2).toString() === 'answer\n';
+      });
+    });
   }
 
   it('carry one GiB into a pod and back, intact and with flat memory', async () => {

@@ -52,4 +52,6 @@ export interface ForwardPair {
   readonly port: number;
   readonly data: ClientStream;
   readonly error: ClientStream;
+  /** Whether the client can end one direction of the data alone. */
+  readonly halfCloses: boolean;
 }

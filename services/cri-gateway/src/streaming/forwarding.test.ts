@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { FRAME } from '@cribus/contracts/session.ts';
+import { systemClock } from '@cribus/host/clock.ts';
 import { describe, it } from 'mocha';
 import { dialChannels } from './testing/channel-client.ts';
 import { deferred } from './testing/deferred.ts';
+import type { FakeSession } from './testing/fake-worker.ts';
 import {
   createSpdyTestClient,
   dialSpdy,
@@ -10,7 +12,7 @@ import {
   dialTunnelWire,
   type SpdyTestClient,
 } from './testing/spdy-client.ts';
-import { echo, FORWARD, streamSuite } from './testing/stream-suite.ts';
+import { echo, FORWARD, streamSuite, V4 } from './testing/stream-suite.ts';
 
 describe('forwarded ports', () => {
   const world = streamSuite();
@@ -64,6 +66,22 @@ describe('forwarded ports', () => {
     client.destroy();
   });
 
+  it('ends the error stream with the output, for which some clients wait before they end their input', async () => {
+    world.play = (session) => {
+      session.send(FRAME.stdoutEnd, '');
+      session.onFrame((type) => type === FRAME.stdinEnd && session.exit(0));
+    };
+    const client = await dialSpdy(world.server.urlFor(FORWARD), ['portforward.k8s.io']);
+    const { data, error } = await openPair(client, '1');
+    assert.equal(await data.ended, 'end');
+    assert.equal(await error.ended, 'end');
+    assert.equal((await error.all).length, 0);
+    assert.equal(world.lines.at(-1)?.['exit_code'], undefined, 'its input is open');
+    data.end();
+    while (world.lines.at(-1)?.['exit_code'] !== 0) await systemClock.sleep(5);
+    client.destroy();
+  });
+
   it('tells why a port could not be reached on the error stream, and resets the data', async () => {
     world.play = (session) => session.fail('unavailable', 'connection refused');
     const client = await dialSpdy(world.server.urlFor(FORWARD), ['portforward.k8s.io']);
@@ -112,4 +130,25 @@ describe('forwarded ports', () => {
       client.destroy();
     });
   }
+
+  it('ends a WebSocket of channels when the pod has ended each of its connections', async () => {
+    const dialled = { 80: deferred<FakeSession>(), 81: deferred<FakeSession>() };
+    world.play = (session, port) => dialled[port === 80 ? 80 : 81].resolve(session);
+    const client = await dialChannels(`${world.server.urlFor(FORWARD)}?port=80,81`, V4);
+    for (const session of [await dialled[80].promise, await dialled[81].promise]) {
+      const inputEnded = deferred();
+      session.onFrame((type) => type === FRAME.stdinEnd && inputEnded.resolve());
+      session.send(FRAME.stdout, 'all');
+      session.send(FRAME.stdoutEnd, '');
+      await inputEnded.promise;
+      session.exit(0);
+    }
+    assert.equal(await client.closed, 1000);
+    for (const [channel, port] of [
+      [0, 'P\0'],
+      [2, 'Q\0'],
+    ] as const) {
+      assert.equal(client.received(channel).toString('latin1'), `${port}all`);
+    }
+  });
 });

@@ -4,7 +4,7 @@
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { FRAME } from '@cribus/contracts/session.ts';
-import type { ClientConnection, ClientStream } from './client-stream.ts';
+import type { ClientConnection, ClientStream, ForwardPair } from './client-stream.ts';
 import { createResizeReader } from './resizes.ts';
 import { dialSession, type SessionOutcome } from './session-link.ts';
 
@@ -19,6 +19,8 @@ export interface JoinOptions {
   readonly stdout?: ClientStream | undefined;
   readonly stderr?: ClientStream | undefined;
   readonly resize?: ClientStream | undefined;
+  /** The forwarded connection whose data this is; absent for a command. */
+  readonly forward?: ForwardPair | undefined;
   /** Called with every piece, for the counters. */
   readonly count: (direction: 'in' | 'out', bytes: number) => void;
 }
@@ -28,7 +30,7 @@ export interface JoinOptions {
  * client went first: the worker's socket is closed at once then, so that the process goes too.
  */
 export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
-  const { session, what, connection, stdin, stdout, stderr, resize, count } = options;
+  const { session, what, connection, stdin, stdout, stderr, resize, forward, count } = options;
   return new Promise((resolve) => {
     let over = false;
     const end = (outcome: SessionOutcome): void => {
@@ -54,7 +56,12 @@ export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
       receiver: {
         stdout: (piece) => write(stdout, piece),
         stderr: (piece) => write(stderr, piece),
-        stdoutEnd: () => stdout?.end(),
+        stdoutEnd() {
+          stdout?.end();
+          // A kubectl before 1.32 ends its input only when the errors have ended too.
+          forward?.error.end();
+          if (forward?.halfCloses === false) link.send(FRAME.stdinEnd, NOTHING);
+        },
         drain: () => stdin?.resume(),
         isHolding: () => connection.isHolding(),
         end,

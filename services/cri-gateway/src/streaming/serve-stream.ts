@@ -266,6 +266,7 @@ async function serveForward(
       connection,
       stdin: data,
       stdout: data,
+      forward: pair,
       count: entry.count,
     });
   });

@@ -58,7 +58,7 @@ export function serveSpdyForwards(options: {
       halves.delete(requestId);
       half.complete.abort(new Failure('cancelled', 'both streams are there'));
       error.receive({ data: () => undefined, end: () => undefined });
-      onPair({ port: portOf(data.headers) ?? 0, data, error }, connection);
+      onPair({ port: portOf(data.headers) ?? 0, data, error, halfCloses: true }, connection);
     },
   });
   return connection;

@@ -48,7 +48,7 @@ export function webSocketForwards(options: {
     announced.writeUInt16LE(port);
     data.write(announced);
     error.write(announced);
-    return [{ port, data, error }];
+    return [{ port, data, error, halfCloses: false }];
   });
   return { connection, pairs };
 }
