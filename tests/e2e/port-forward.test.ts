@@ -232,6 +232,30 @@ describe('forwarded ports', () => {
     });
   });
 
+  it('hang up on the server in the pod when the client resets one connection, and serve the next', async () => {
+    const { stack, cri, image } = suite;
+    const script =
+      "trap 'exit 0' TERM; nc -ll -p 8084 -e sh -c 'touch /tmp/open; yes; rm /tmp/open' & while :; do sleep 0.05; done";
+    const pod = await runPod(stack, { image, script });
+    const client = await openForwarding(cri, pod.podId);
+    const endless = await eventually('the server sends', async () => {
+      const { data } = await forward(client, 8084);
+      const sends = await Promise.race([
+        new Promise<boolean>((resolve) => data.onData(() => resolve(true))),
+        data.ended.then(() => false),
+      ]);
+      return sends && data;
+    });
+    endless.reset();
+    await eventually('the server is hung up on', async () => {
+      const { exitCode } = await exec(cri, pod.containerId, ['test', '-e', '/tmp/open']);
+      return exitCode === 1;
+    });
+    const nobody = await forward(client, 9);
+    assert.match((await nobody.error.all).toString(), /port 9 .*refused/i);
+    client.destroy();
+  });
+
   it('are refused for a sandbox that is stopped, and for what is no port', async () => {
     const { stack, cri, image } = suite;
     const { podId: podSandboxId } = await runPod(stack, { image, script: ECHO });

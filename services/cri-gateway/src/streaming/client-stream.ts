@@ -4,8 +4,10 @@
 /** Where the bytes of a stream go. */
 export interface Receiver {
   data(chunk: Buffer): void;
-  /** Nothing more comes: the client closed its half, reset the stream, or is gone. */
+  /** Nothing more comes: the client closed its half, or is gone. */
   end(): void;
+  /** The client gave up both directions, maybe after the end of its own. Absent: as `end`. */
+  readonly reset?: (() => void) | undefined;
 }
 
 /** One stream of a client; either direction may stay unused. */

@@ -82,6 +82,46 @@ describe('forwarded ports', () => {
     client.destroy();
   });
 
+  it('hangs up on the pod when the client resets a connection, and serves its others', async () => {
+    const hungUp = deferred();
+    world.play = (session) => {
+      session.send(FRAME.stdout, 'endless');
+      void session.closed.then(hungUp.resolve);
+    };
+    const client = await dialSpdy(world.server.urlFor(FORWARD), ['portforward.k8s.io']);
+    for (const endsFirst of [false, true]) {
+      const { data, error } = await openPair(client, String(endsFirst));
+      await new Promise((resolve) => data.onData(resolve));
+      if (endsFirst) data.end();
+      data.reset();
+      assert.equal(await error.ended, 'end');
+      assert.equal((await error.all).length, 0, 'kubectl would give up the whole connection');
+      assert.match(String(world.lines.at(-1)?.['error']), /the client gave it up/);
+    }
+    await hungUp.promise;
+    world.play = echo;
+    const { data } = await openPair(client, 'next');
+    data.write('x');
+    data.end();
+    assert.equal((await data.all).toString(), 'x');
+    client.destroy();
+  });
+
+  it('takes a reset for the proper end of a connection that the pod has ended', async () => {
+    const hungUp = deferred();
+    world.play = (session) => {
+      session.send(FRAME.stdoutEnd, '');
+      void session.closed.then(hungUp.resolve);
+    };
+    const client = await dialSpdy(world.server.urlFor(FORWARD), ['portforward.k8s.io']);
+    const { data } = await openPair(client, '1');
+    await data.ended;
+    data.reset();
+    await hungUp.promise;
+    assert.equal(world.lines.at(-1)?.['exit_code'], 0);
+    client.destroy();
+  });
+
   it('tells why a port could not be reached on the error stream, and resets the data', async () => {
     world.play = (session) => session.fail('unavailable', 'connection refused');
     const client = await dialSpdy(world.server.urlFor(FORWARD), ['portforward.k8s.io']);

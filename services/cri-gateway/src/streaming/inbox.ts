@@ -10,6 +10,8 @@ export interface Inbox {
   push(chunk: Buffer): void;
   /** The client's half is over; said to the receiver after everything that waits. */
   finish(): void;
+  /** The client has given up the stream; what waits is thrown away where the receiver takes resets. */
+  reset(): void;
   receive(receiver: Receiver): void;
   pause(): void;
   resume(): void;
@@ -41,7 +43,7 @@ export function createInbox(throttle: Throttle): Inbox {
   let waiting: Buffer[] = [];
   let waitingBytes = 0;
   let receiver: Receiver | undefined;
-  let state: 'open' | 'finished' | 'over' = 'open';
+  let state: 'open' | 'finished' | 'reset' | 'over' = 'open';
   let paused = false;
   let full = false;
 
@@ -51,7 +53,18 @@ export function createInbox(throttle: Throttle): Inbox {
     if (full) throttle.full();
     else throttle.roomy();
   };
+  const drop = (): void => {
+    waiting = [];
+    waitingBytes = 0;
+    setFull(false);
+  };
   const deliver = (): void => {
+    if (state === 'reset' && receiver?.reset !== undefined) {
+      state = 'over';
+      drop();
+      receiver.reset();
+      return;
+    }
     while (receiver !== undefined && !paused) {
       const chunk = waiting.shift();
       if (chunk === undefined) break;
@@ -59,7 +72,8 @@ export function createInbox(throttle: Throttle): Inbox {
       receiver.data(chunk);
     }
     setFull(waitingBytes > WAITING_BYTES_MAX);
-    if (receiver === undefined || paused || waiting.length > 0 || state !== 'finished') return;
+    if (receiver === undefined || paused || waiting.length > 0) return;
+    if (state !== 'finished' && state !== 'reset') return;
     state = 'over';
     receiver.end();
   };
@@ -75,6 +89,11 @@ export function createInbox(throttle: Throttle): Inbox {
       state = 'finished';
       deliver();
     },
+    reset() {
+      if (state === 'over' && receiver?.reset === undefined) return;
+      state = 'reset';
+      deliver();
+    },
     receive(given) {
       receiver = given;
       deliver();
@@ -88,9 +107,7 @@ export function createInbox(throttle: Throttle): Inbox {
     },
     discard() {
       state = 'over';
-      waiting = [];
-      waitingBytes = 0;
-      setFull(false);
+      drop();
     },
   };
 }

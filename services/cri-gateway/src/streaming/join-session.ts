@@ -9,6 +9,7 @@ import { createResizeReader } from './resizes.ts';
 import { dialSession, type SessionOutcome } from './session-link.ts';
 
 const NOTHING = Buffer.alloc(0);
+const DONE: SessionOutcome = { kind: 'exit', exit: { exitCode: 0 } };
 
 export interface JoinOptions {
   readonly session: Session;
@@ -27,11 +28,13 @@ export interface JoinOptions {
 
 /**
  * Carries bytes both ways. Answers how the session ended, or a failure of kind cancelled when the
- * client went first: the worker's socket is closed at once then, so that the process goes too.
+ * client went first: the worker's socket is closed at once then, so that the process goes too. A
+ * forwarded connection is also left by a reset of its data; a command takes one for the end of its input.
  */
 export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
   const { session, what, connection, stdin, stdout, stderr, resize, forward, count } = options;
   return new Promise((resolve) => {
+    let saidAll = false;
     let over = false;
     const end = (outcome: SessionOutcome): void => {
       over = true;
@@ -46,10 +49,14 @@ export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
       count('out', piece.length);
       if (!stream.write(piece)) link.pause();
     };
-    const onGone = (): void => {
+    const hangUp = (outcome: SessionOutcome): void => {
       link.destroy();
-      end({ kind: 'failure', failure: new Failure('cancelled', `${what}: the client is gone`) });
+      end(outcome);
     };
+    const onGone = (): void => hangUp(cancelled(`${what}: the client is gone`));
+    // From 1.32 on kubectl resets every connection that the pod has ended: that is its proper end.
+    const onReset = (): void =>
+      hangUp(saidAll ? DONE : cancelled(`${what}: the client gave it up`));
     const link = dialSession({
       session,
       what,
@@ -57,6 +64,7 @@ export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
         stdout: (piece) => write(stdout, piece),
         stderr: (piece) => write(stderr, piece),
         stdoutEnd() {
+          saidAll = true;
           stdout?.end();
           // A kubectl before 1.32 ends its input only when the errors have ended too.
           forward?.error.end();
@@ -86,6 +94,11 @@ export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
         if (!link.send(FRAME.stdin, chunk)) stdin.pause();
       },
       end: () => link.send(FRAME.stdinEnd, NOTHING),
+      reset: forward === undefined ? undefined : onReset,
     });
   });
+}
+
+function cancelled(message: string): SessionOutcome {
+  return { kind: 'failure', failure: new Failure('cancelled', message) };
 }

@@ -272,7 +272,10 @@ async function serveForward(
   });
   entry.end(outcome);
   if (outcome.kind === 'failure') {
-    error.write(Buffer.from(`error forwarding ${what}: ${outcome.failure.message}`));
+    // Whoever gave up a connection hears nothing of it: kubectl would end all others for an error.
+    if (outcome.failure.kind !== 'cancelled') {
+      error.write(Buffer.from(`error forwarding ${what}: ${outcome.failure.message}`));
+    }
     error.end();
     data.reset();
     return;

@@ -121,8 +121,10 @@ function takeControl(
       return;
     case CONTROL.rstStream: {
       const id = streamIdAt(payload, 0);
-      state.streams.get(id)?.inbox.finish();
+      const open = state.streams.get(id);
+      // First, so that nothing is written any more.
       state.streams.delete(id);
+      open?.inbox.reset();
       return;
     }
     case CONTROL.ping:

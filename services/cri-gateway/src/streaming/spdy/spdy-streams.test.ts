@@ -125,6 +125,16 @@ describe('streams over SPDY', () => {
     client.destroy();
   });
 
+  it('takes a reset of stdin for its end, after what came before', async () => {
+    const client = await dialSpdy(world.server.urlFor(EXEC), V4);
+    const stream = await openCommand(client, 'error', 'stdin', 'stdout', 'stderr');
+    stream('stdin').write('to the end');
+    stream('stdin').reset();
+    assert.equal((await stream('stdout').all).toString(), 'to the end');
+    assert.equal(JSON.parse((await stream('error').all).toString()).status, 'Success');
+    client.destroy();
+  });
+
   it('closes the connection of a client that does not open its streams in time', async () => {
     await world.restart({ creationMs: 50 });
     const client = await dialSpdy(world.server.urlFor(EXEC), V4);
