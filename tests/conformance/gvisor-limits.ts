@@ -112,6 +112,14 @@ export const GVISOR_LIMITS = {
     says: /Seccomp:\s*0\ny$/m,
     how: 'exec',
   },
+  'no-apparmor': {
+    command: "runsc run BUNDLE sh -c 'echo ran' (apparmorProfile: no-such-profile)",
+    flags: [],
+    args: ['sh', '-c', 'echo ran'],
+    config: { process: { apparmorProfile: 'no-such-profile' } },
+    says: /^ran$/m,
+    how: 'run',
+  },
   'no-masked-paths': {
     command: 'runsc run BUNDLE ls /etc/passwd (maskedPaths: /bin/ls)',
     flags: [],

@@ -24,6 +24,11 @@ export const KNOWN_LIMITS: readonly KnownLimit[] = [
     reason: "AppArmor isn't in the kernel of this host.",
   },
   ofRunsc({
+    specs: /^AppArmor /,
+    reason: 'runsc ignores AppArmor profiles, so a Localhost one is refused.',
+    shownBy: 'no-apparmor',
+  }),
+  ofRunsc({
     specs: /mount propagation mount with 'rshared'/,
     reason: 'runsc refuses shared propagation: no mount made inside a Sentry reaches the host.',
     shownBy: 'shared-propagation',
@@ -100,7 +105,7 @@ export const KNOWN_LIMITS: readonly KnownLimit[] = [
   },
 ];
 
-/** What no spec of critest asks for. */
+/** What no spec of critest asks for on a host without AppArmor. */
 export const LIMITS_BEYOND_CRITEST: readonly {
   readonly what: string;
   readonly reason: string;
@@ -111,6 +116,12 @@ export const LIMITS_BEYOND_CRITEST: readonly {
     reason:
       'runsc saves a whole Sentry, whichever container is named, and ends it; refused as unsupported.',
     shownBy: 'checkpoint-ends-the-pod',
+  },
+  {
+    what: 'AppArmor profiles',
+    reason:
+      'runsc ignores them, also one that does not exist; a Localhost one is refused as unsupported.',
+    shownBy: 'no-apparmor',
   },
 ];
 

@@ -15,6 +15,7 @@ import {
   NamespaceMode,
   PodSandboxState,
   RunPodSandboxRequest,
+  SecurityProfile_ProfileType,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { after, before, describe, it } from 'mocha';
 import { hasCode } from './harness/cri.ts';
@@ -243,6 +244,26 @@ describe('pods in gVisor', () => {
       stderr: '',
     });
     assert.doesNotMatch(readFileSync('/proc/self/mounts', 'utf8'), /^inside /m);
+  });
+
+  it('refuses an AppArmor profile of the host, which runsc would ignore, and takes the default one for none', async () => {
+    const { stack, cri, image } = suite;
+    const pod = await runPod(stack, { image, script: SLEEP, handler });
+    const { Localhost, RuntimeDefault, Unconfined } = SecurityProfile_ProfileType;
+    const startWith = (name: string, profileType: SecurityProfile_ProfileType) => {
+      const apparmor = { profileType, localhostRef: profileType === Localhost ? 'strict' : '' };
+      const config = shellContainer(image, SLEEP, {
+        name,
+        linux: { securityContext: { apparmor } },
+      });
+      return startContainer(cri, pod.podId, config, pod.config);
+    };
+    await failureOf(startWith('local', Localhost), {
+      code: 'UNIMPLEMENTED',
+      message: /apparmor: handler gvisor applies no profiles, and so not "strict"/,
+    });
+    await startWith('default', RuntimeDefault);
+    await startWith('unconfined', Unconfined);
   });
 
   it('says clearly that a command is not in the image, and leaves no container', async () => {

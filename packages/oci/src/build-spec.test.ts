@@ -172,6 +172,8 @@ describe('buildContainerSpec', () => {
       seccomp: { profileType, localhostRef },
     });
     const armed = { appArmor: true, appArmorDefaultProfile: 'def', appArmorProfiles: ['def', 'p'] };
+    const unloaded = { appArmorProfiles: [], appArmorDefaultLacking: 'the parser says no' };
+    const without = { handlerWithoutAppArmor: 'gvisor' };
     const labelled = { selinux: true };
     const rules = '{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86"],"x":1}';
     table(
@@ -189,6 +191,33 @@ describe('buildContainerSpec', () => {
         'local apparmor, absent': { host: armed, security: apparmor(2, 'q') },
         'local apparmor, no AppArmor': { security: apparmor(2, 'p') },
         'default apparmor, no AppArmor': { security: apparmor(0) },
+        'default apparmor, not loaded': { host: { appArmor: true, ...unloaded } },
+        'default apparmor, asked for, not loaded': {
+          host: { appArmor: true, ...unloaded },
+          security: apparmor(0),
+        },
+        'default apparmor, old spelling, not loaded': {
+          host: { appArmor: true, ...unloaded },
+          security: { apparmorProfile: 'runtime/default' },
+        },
+        'default apparmor, privileged, not loaded': {
+          host: { appArmor: true, ...unloaded },
+          security: { privileged: true, ...apparmor(0) },
+        },
+        'default apparmor, handler without': { host: { ...armed, ...without } },
+        'default apparmor, asked for, handler without': {
+          host: { ...armed, ...without },
+          security: apparmor(0),
+        },
+        'unconfined apparmor, handler without': { host: without, security: apparmor(1) },
+        'local apparmor, handler without': {
+          host: { ...armed, ...without },
+          security: apparmor(2, 'localhost/p'),
+        },
+        'local apparmor, handler and host without': {
+          host: without,
+          security: { privileged: true, apparmorProfile: 'localhost/p' },
+        },
         'apparmor, odd spelling': { security: { apparmorProfile: 'what' } },
         'local seccomp': { security: seccomp(2, '/p.json'), localhostSeccomp: rules },
         'local seccomp, old spelling': {

@@ -17,34 +17,37 @@ export interface AppArmorInput {
   readonly host: HostFacts;
 }
 
+interface BuiltAppArmor {
+  readonly profile: string | undefined;
+  readonly notes: readonly string[];
+}
+
+const UNCONFINED: BuiltAppArmor = { profile: undefined, notes: [] };
+
 /**
  * The AppArmor profile, or none. An unset one is RuntimeDefault where the host has AppArmor
  * (kubernetes#51746), but for a privileged container; Localhost holds for that one too.
  *
- * @throws Failure wrong_state where a Localhost profile is asked of a host without AppArmor.
+ * @throws Failure wrong_state where a Localhost profile is asked of a host without AppArmor, or
+ * RuntimeDefault of one that has it but not the profile; unsupported where Localhost is asked of a
+ * handler that applies none.
  */
-export function buildAppArmor(
-  { security, host }: AppArmorInput,
-  invalid: Invalid,
-): { readonly profile: string | undefined; readonly notes: readonly string[] } {
+export function buildAppArmor({ security, host }: AppArmorInput, invalid: Invalid): BuiltAppArmor {
   const asked = security.apparmor ?? legacyProfile(security.apparmorProfile, invalid);
   const type = asked?.profileType ?? ProfileType.RuntimeDefault;
-  if (type === ProfileType.Unconfined) return { profile: undefined, notes: [] };
+  if (type === ProfileType.Unconfined) return UNCONFINED;
   if (type === ProfileType.RuntimeDefault) {
-    if (security.privileged) return { profile: undefined, notes: [] };
-    if (host.appArmor && host.appArmorDefaultProfile !== undefined) {
-      return { profile: host.appArmorDefaultProfile, notes: [] };
-    }
-    const lacking = host.appArmor ? 'no default profile loaded' : 'no AppArmor';
-    const notes =
-      asked === undefined && !host.appArmor ? [] : [`apparmor: this host has ${lacking}`];
-    return { profile: undefined, notes };
+    return security.privileged ? UNCONFINED : defaultProfile({ asked, host }, invalid);
   }
   if (type !== ProfileType.Localhost) {
     throw invalid('apparmor.profile_type', `${type} is not a type of profile`);
   }
   const name = (asked?.localhostRef ?? '').replace(/^localhost\//, '');
   if (name === '') throw invalid('apparmor.localhost_ref', 'a Localhost profile needs a name');
+  if (host.handlerWithoutAppArmor !== undefined) {
+    const why = `handler ${host.handlerWithoutAppArmor} applies no profiles, and so not ${quoted(name)}`;
+    throw new Failure('unsupported', invalid('apparmor', why).message);
+  }
   if (!host.appArmor) {
     const why = `apparmor is not supported by this host, profile ${quoted(name)}`;
     throw new Failure('wrong_state', invalid('apparmor', why).message);
@@ -53,6 +56,32 @@ export function buildAppArmor(
     throw invalid('apparmor.localhost_ref', `apparmor profile not found: ${quoted(name)}`);
   }
   return { profile: name, notes: [] };
+}
+
+/**
+ * Where there is no AppArmor, its default is none: whoever asks for it wants what the node has. But where
+ * there is, a container that was promised the profile must not run without.
+ */
+function defaultProfile(
+  { asked, host }: { readonly asked: SecurityProfile | undefined; readonly host: HostFacts },
+  invalid: Invalid,
+): BuiltAppArmor {
+  const without = host.handlerWithoutAppArmor;
+  if (without !== undefined || !host.appArmor) {
+    const why =
+      without === undefined
+        ? 'this host has no AppArmor'
+        : `handler ${without} applies no profiles`;
+    return { profile: undefined, notes: asked === undefined ? [] : [`apparmor: ${why}`] };
+  }
+  if (host.appArmorDefaultProfile !== undefined) {
+    return { profile: host.appArmorDefaultProfile, notes: [] };
+  }
+  const lacking = `no default profile is loaded: ${host.appArmorDefaultLacking ?? 'it is unknown why'}`;
+  if (asked !== undefined) {
+    throw new Failure('wrong_state', invalid('apparmor', lacking).message);
+  }
+  return { profile: undefined, notes: [`apparmor: ${lacking}`] };
 }
 
 /** The deprecated apparmor_profile: runtime/default, unconfined, localhost/NAME. */

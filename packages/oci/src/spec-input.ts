@@ -49,8 +49,12 @@ export interface HostFacts {
   readonly resctrl?: boolean;
   /** The AppArmor profile that is loaded for RuntimeDefault. Absent: none is. */
   readonly appArmorDefaultProfile?: string;
+  /** Why none is loaded, where AppArmor is on. */
+  readonly appArmorDefaultLacking?: string;
   /** Names of the loaded AppArmor profiles. Absent: unknown, and the engine will tell. */
   readonly appArmorProfiles?: readonly string[];
+  /** The handler, where its engine applies no AppArmor profile. Absent: it does. */
+  readonly handlerWithoutAppArmor?: string;
 }
 
 export interface HostDevice {
