@@ -1,5 +1,5 @@
 // What of AppArmor a container can have: the profiles that are loaded at this moment, and the default
-// one, which is loaded when the first container wants it.
+// one, which each worker loads when its first container wants it.
 
 import {
   canLoadAppArmorProfiles,
@@ -20,6 +20,9 @@ type AppArmorFacts = Pick<
   | 'handlerWithoutAppArmor'
 >;
 
+/** Those that have loaded the profile themselves: what is there before may be of another release. */
+const loaders = new WeakSet<Worker>();
+
 /** Nothing on a host without AppArmor. */
 export async function appArmorFacts(worker: Worker, facts: HostFacts): Promise<AppArmorFacts> {
   // runsc ignores a profile, and the Sentry's processes are none of the host's.
@@ -27,17 +30,20 @@ export async function appArmorFacts(worker: Worker, facts: HostFacts): Promise<A
   if (!facts.appArmor) return {};
   const loaded = loadedAppArmorProfiles();
   const known = loaded === undefined ? {} : { appArmorProfiles: loaded };
+  const there = loaded?.includes(APPARMOR_DEFAULT_NAME) === true;
   const withDefault = { ...known, appArmorDefaultProfile: APPARMOR_DEFAULT_NAME };
-  if (loaded?.includes(APPARMOR_DEFAULT_NAME) === true) return withDefault;
+  if (there && loaders.has(worker)) return withDefault;
   if (!canLoadAppArmorProfiles()) {
-    return { ...known, appArmorDefaultLacking: 'there is no apparmor_parser to load it' };
+    const lacking = 'there is no apparmor_parser to load it';
+    return there ? withDefault : { ...known, appArmorDefaultLacking: lacking };
   }
   const { clock, log } = worker.service;
   try {
     await loadAppArmorProfile(APPARMOR_DEFAULT, clock.timeout(LOAD_BUDGET_MS));
+    loaders.add(worker);
     return withDefault;
   } catch (error) {
     log.warn({ error: String(error) }, 'the default AppArmor profile could not be loaded');
-    return { ...known, appArmorDefaultLacking: String(error) };
+    return there ? withDefault : { ...known, appArmorDefaultLacking: String(error) };
   }
 }
