@@ -17,6 +17,7 @@ import {
   verbSubject,
 } from '@cribus/contracts/subjects.ts';
 import { readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
+import { joinSignals } from '@cribus/host/joined-signals.ts';
 import type { Answer } from './bus.ts';
 import { createEndpointStats, registerMicroService } from './discovery.ts';
 import { inventoryPage } from './inventory.ts';
@@ -201,7 +202,7 @@ function serveVerbs<K extends OwnerKind>(setting: {
     owner: name,
     stores: options.stores,
     operations,
-    signal: AbortSignal.any([setting.signal, aborting.signal]),
+    signal: joinSignals([setting.signal, aborting.signal]).signal,
   });
   const inventory: VerbHandler<'inventory'> = async (request) =>
     inventoryPage({

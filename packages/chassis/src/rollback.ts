@@ -1,6 +1,7 @@
 // Undo, registered before the effect.
 
 import { type Clock, systemClock } from '@cribus/host/clock.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { Logger } from './log.ts';
 
 export interface Rollback {
@@ -50,14 +51,15 @@ async function bounded(
   clock: Clock,
 ): Promise<void> {
   const waiting = new AbortController();
-  const signal = AbortSignal.any([clock.timeout(limitMs), waiting.signal]);
-  const late = new Promise<never>((_resolve, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  await withJoinedSignal([clock.timeout(limitMs), waiting.signal], async (signal) => {
+    const late = new Promise<never>((_resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+    });
+    late.catch(() => undefined);
+    try {
+      await Promise.race([undo(signal), late]);
+    } finally {
+      waiting.abort();
+    }
   });
-  late.catch(() => undefined);
-  try {
-    await Promise.race([undo(signal), late]);
-  } finally {
-    waiting.abort();
-  }
 }

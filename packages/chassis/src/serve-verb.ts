@@ -11,6 +11,7 @@ import {
   VERBS,
   type VerbName,
 } from '@cribus/contracts/subjects.ts';
+import { joinSignals } from '@cribus/host/joined-signals.ts';
 import type { BusMessage } from './bus.ts';
 import { requestCodec, responseCodec } from './codecs.ts';
 import type { EndpointStats } from './discovery.ts';
@@ -197,11 +198,10 @@ async function handle(
     ...(traceId === undefined ? {} : { trace_id: traceId }),
   });
   const limitMs = budgetOf(verb, request);
+  const limit = limitMs === undefined ? [] : [service.clock.timeout(limitMs)];
+  const { signal, release } = joinSignals([setting.signal, ...limit]);
   const context = createContext(setting, call, {
-    signal: AbortSignal.any([
-      setting.signal,
-      ...(limitMs === undefined ? [] : [service.clock.timeout(limitMs)]),
-    ]),
+    signal,
     ...(limitMs === undefined ? {} : { deadlineAtMs: startedMs + limitMs }),
     log,
     changed,
@@ -231,10 +231,12 @@ async function handle(
     finish();
     return { headers: {}, data: reply };
   } catch (error) {
-    const failure = toFailure(setting, instruments, call, error, context.signal);
+    const failure = toFailure(setting, instruments, call, error, signal);
     finish(failure);
     setSpanAttribute('cribus.failure', failure.kind);
     return failureReply(failure);
+  } finally {
+    release();
   }
 }
 

@@ -2,6 +2,7 @@
 // somebody samples, each as often as it can afford.
 
 import type { Service } from '@cribus/chassis/service.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 
 /** One kind of slow reading. */
 export interface Readings {
@@ -89,7 +90,8 @@ function createLoop(
       }
       settle();
       if (due.length > 0) continue;
-      await clock.sleep(LOOK_MS, AbortSignal.any([stopping, wake.signal])).catch(() => undefined);
+      const rest = withJoinedSignal([stopping, wake.signal], (over) => clock.sleep(LOOK_MS, over));
+      await rest.catch(() => undefined);
     }
   };
   return {
@@ -108,8 +110,9 @@ function createLoop(
       if (!unread()) return;
       wake.abort();
       const all = new Promise<void>((resolve) => void waiters.push(resolve));
-      const limit = AbortSignal.any([signal, stopping]);
-      await Promise.race([all, clock.sleep(readings.firstWaitMs, limit)]);
+      await withJoinedSignal([signal, stopping], (limit) =>
+        Promise.race([all, clock.sleep(readings.firstWaitMs, limit)]),
+      );
     },
   };
 }

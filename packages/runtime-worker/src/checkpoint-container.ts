@@ -7,6 +7,7 @@ import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
 import { isErrno } from '@cribus/host/errno.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { refuseCheckpoints } from './checkpoint/refuse.ts';
 import { writeCheckpoint } from './checkpoint/write-checkpoint.ts';
 import { phaseName } from './phases.ts';
@@ -26,19 +27,20 @@ export function checkpointContainer(worker: Worker): VerbHandler<'checkpoint-con
     if (timeoutS < 0n) throw new Failure('invalid_argument', `a timeout of ${timeoutS} s`);
     const limitMs = Math.min(Number(timeoutS), TIMEOUT_S_MAX) * 1000;
     const limit = limitMs === 0 ? [] : [worker.service.clock.timeout(limitMs)];
-    const signal = AbortSignal.any([context.signal, ...limit]);
     try {
-      await worker.lifecycle.run(
-        id,
-        async () => {
-          const record = requireContainer(worker, id);
-          if (record.phase !== ContainerPhase.RUNNING) {
-            const phase = phaseName(record.phase);
-            throw new Failure('wrong_state', `container ${id} is ${phase}: it must run`);
-          }
-          await writeCheckpoint(worker, { record, location, signal });
-        },
-        signal,
+      await withJoinedSignal([context.signal, ...limit], (signal) =>
+        worker.lifecycle.run(
+          id,
+          async () => {
+            const record = requireContainer(worker, id);
+            if (record.phase !== ContainerPhase.RUNNING) {
+              const phase = phaseName(record.phase);
+              throw new Failure('wrong_state', `container ${id} is ${phase}: it must run`);
+            }
+            await writeCheckpoint(worker, { record, location, signal });
+          },
+          signal,
+        ),
       );
     } catch (error) {
       if (!limit.some(({ aborted }) => aborted) || context.signal.aborted) throw error;

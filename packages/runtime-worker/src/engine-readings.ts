@@ -7,6 +7,7 @@ import {
   ContainerPhase,
   type ContainerRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { Readings } from './background-readings.ts';
 import type { EngineStats } from './engine.ts';
 import { recordsOfSandbox, type Worker } from './worker.ts';
@@ -83,8 +84,9 @@ export function createEngineReadings(worker: Worker): EngineReadings {
       }
     },
     read: async (id, signal) => {
-      const bound = AbortSignal.any([signal, clock.timeout(CALL_BUDGET_MS)]);
-      const stats = await worker.engine.stats(id, bound);
+      const stats = await withJoinedSignal([signal, clock.timeout(CALL_BUDGET_MS)], (bound) =>
+        worker.engine.stats(id, bound),
+      );
       const record = worker.store.get(id);
       if (stats === undefined || record === undefined || !isRunning(id)) return;
       const now = { stats, atNs: clock.nowNs(), sentryNs: sentryNs(record.sandboxId) };

@@ -7,6 +7,7 @@ import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { readFileIfExists } from '@cribus/host/files.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { run } from '@cribus/host/spawn.ts';
 import type { SpecResources } from '@cribus/oci/spec.ts';
 import { absentEngine } from './absent-engine.ts';
@@ -151,15 +152,15 @@ export function createEngine(options: EngineOptions): Engine {
     stdin?: Uint8Array,
   ) =>
     options.metrics.timed('engine', `${driver.family} ${operation}`, async () => {
-      const result = await run({
-        command: driver.command,
-        args: argv(operation, args),
-        ...(stdin === undefined ? {} : { stdin }),
-        signal:
-          operation === 'wait'
-            ? signal
-            : AbortSignal.any([signal, options.clock.timeout(COMMAND_BUDGET_MS)]),
-      }).catch((error: unknown) => {
+      const limit = operation === 'wait' ? [] : [options.clock.timeout(COMMAND_BUDGET_MS)];
+      const result = await withJoinedSignal([signal, ...limit], (either) =>
+        run({
+          command: driver.command,
+          args: argv(operation, args),
+          ...(stdin === undefined ? {} : { stdin }),
+          signal: either,
+        }),
+      ).catch((error: unknown) => {
         throw notStarted(error, operation);
       });
       if (result.exitCode === 0) return result.stdout.toString('utf8');
@@ -254,15 +255,18 @@ async function startWith(
   const { driver } = options;
   const log = options.startLog(start.id);
   try {
+    const limits = [start.signal, options.clock.timeout(COMMAND_BUDGET_MS)];
     const { exitCode } = await options.metrics.timed('engine', `${driver.family} start`, () =>
-      run({
-        command: driver.command,
-        args: [...start.front, '--log', `${driver.logPrefix}${log}`, 'start', start.id],
-        stdout: 'null',
-        stderr: 'null',
-        fds: start.stdio,
-        signal: AbortSignal.any([start.signal, options.clock.timeout(COMMAND_BUDGET_MS)]),
-      }),
+      withJoinedSignal(limits, (signal) =>
+        run({
+          command: driver.command,
+          args: [...start.front, '--log', `${driver.logPrefix}${log}`, 'start', start.id],
+          stdout: 'null',
+          stderr: 'null',
+          fds: start.stdio,
+          signal,
+        }),
+      ),
     );
     if (exitCode === 0) return;
     const output = (await readFileIfExists(log))?.toString('utf8') ?? '';

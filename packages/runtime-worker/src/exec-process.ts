@@ -8,6 +8,7 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import type { Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { FRAME } from '@cribus/contracts/session.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { execProcess } from '@cribus/oci/process.ts';
 import type { Spec } from '@cribus/oci/spec.ts';
 import { execFailure } from './exec-failure.ts';
@@ -87,14 +88,18 @@ interface Execution {
 /** The exit code; undefined when the dialler is gone. */
 async function follow(worker: Worker, exec: Execution): Promise<number | undefined> {
   const { record, files, channel } = exec;
-  const over = AbortSignal.any([channel.gone, worker.service.stopping]);
-  const { launched, late, cut } = await worker.execStarts
-    .run(() => start(worker, exec), over)
-    .catch((error: unknown) => {
-      throw worker.service.stopping.aborted ? whyCut(exec, false) : error;
-    });
+  const { stopping } = worker.service;
+  const { launched, late } = await withJoinedSignal([channel.gone, stopping], (over) =>
+    worker.execStarts.run(() => start(worker, exec, over), over),
+  ).catch((error: unknown) => {
+    throw stopping.aborted ? whyCut(exec, false) : error;
+  });
+  const limits = [channel.gone, stopping, ...(late === undefined ? [] : [late])];
   try {
-    const exitCode = await Promise.race([launched.exited, cut]);
+    // Undefined when the command has to be killed.
+    const exitCode = await withJoinedSignal(limits, (cut) =>
+      Promise.race([launched.exited, aborted(cut)]),
+    );
     if (exitCode === undefined) {
       await killExec(worker, { record, files, launched });
       if (channel.gone.aborted) return undefined;
@@ -111,22 +116,18 @@ interface Started {
   readonly launched: Launched;
   /** Aborts when the command's time is over; undefined for one that has none. */
   readonly late: AbortSignal | undefined;
-  /** Resolves when the command has to be killed. */
-  readonly cut: Promise<undefined>;
 }
 
 /** Its time is counted from when it runs, as containerd does: a busy host starts many slowly. */
-async function start(worker: Worker, exec: Execution): Promise<Started> {
-  const { clock, stopping } = worker.service;
-  const { order, channel } = exec;
-  const over = [channel.gone, stopping];
+async function start(worker: Worker, exec: Execution, over: AbortSignal): Promise<Started> {
+  const { clock } = worker.service;
+  const { order } = exec;
   const launched = launch(worker, exec);
   const ended = launched.exited.catch(() => undefined);
-  const held = AbortSignal.any([...over, clock.timeout(START_HOLD_MS)]);
-  await Promise.race([launched.started, ended, aborted(held)]);
-  const late = order.timeoutMs > 0 ? clock.timeout(order.timeoutMs) : undefined;
-  const limits = late === undefined ? over : [...over, late];
-  return { launched, late, cut: aborted(AbortSignal.any(limits)) };
+  await withJoinedSignal([over, clock.timeout(START_HOLD_MS)], (held) =>
+    Promise.race([launched.started, ended, aborted(held)]),
+  );
+  return { launched, late: order.timeoutMs > 0 ? clock.timeout(order.timeoutMs) : undefined };
 }
 
 function whyCut({ order, record }: Execution, late: boolean): Failure {

@@ -7,6 +7,7 @@ import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { isErrno } from '@cribus/host/errno.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { tryNewLog } from './container-log.ts';
 import { MONITOR_CONTROL, monitorMessage, tellMonitor } from './monitor.ts';
 import { phaseName } from './phases.ts';
@@ -46,10 +47,11 @@ export function reopenContainerLog(worker: Worker): VerbHandler<'reopen-containe
 async function reopen(worker: Worker, record: ContainerRecord, signal: AbortSignal): Promise<void> {
   const { clock } = worker.service;
   const { bundle } = placesOf(worker, record.id);
-  const budget = AbortSignal.any([signal, clock.timeout(NEW_LOG_BUDGET_MS)]);
   try {
-    await tellMonitor(bundle, 'reopen-log');
-    while (!existsSync(record.logPath)) await clock.sleep(POLL_INTERVAL_MS, budget);
+    await withJoinedSignal([signal, clock.timeout(NEW_LOG_BUDGET_MS)], async (budget) => {
+      await tellMonitor(bundle, 'reopen-log');
+      while (!existsSync(record.logPath)) await clock.sleep(POLL_INTERVAL_MS, budget);
+    });
   } catch (error) {
     await takeBack(join(bundle, MONITOR_CONTROL));
     await rm(record.logPath, { force: true });

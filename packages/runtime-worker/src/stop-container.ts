@@ -4,6 +4,7 @@
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
 import { addChanged } from '@cribus/chassis/records.ts';
 import { ContainerPhase } from '@cribus/contracts/gen/node/v1/records.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { diedWithItsSandbox, EXIT_CODE_KILLED } from './exits.ts';
 import { killOrphan } from './orphans.ts';
 import { isLive } from './phases.ts';
@@ -116,18 +117,15 @@ async function graceUntil(
 ): Promise<void> {
   const { clock, stopping } = worker.service;
   const leftMs = Math.max(0, options.killAtMs() - clock.monotonicMs());
-  const grace = clock.timeout(leftMs);
-  const signal = AbortSignal.any([grace, options.hurry.signal, stopping]);
+  const endedWithin = (signals: readonly AbortSignal[]) =>
+    withJoinedSignal([...signals, stopping], (signal) => worker.exits.ended(id, signal));
   try {
-    await worker.exits.ended(id, signal);
+    await endedWithin([clock.timeout(leftMs), options.hurry.signal]);
   } catch (error) {
     if (stopping.aborted) throw error;
     if (options.hurry.signal.aborted && options.killAtMs() > clock.monotonicMs()) {
-      const sooner = AbortSignal.any([
-        clock.timeout(options.killAtMs() - clock.monotonicMs()),
-        stopping,
-      ]);
-      await worker.exits.ended(id, sooner).catch(() => undefined);
+      const soonerMs = options.killAtMs() - clock.monotonicMs();
+      await endedWithin([clock.timeout(soonerMs)]).catch(() => undefined);
     }
   }
 }
@@ -135,22 +133,21 @@ async function graceUntil(
 async function kill(worker: Worker, id: string, context: VerbContext): Promise<void> {
   const record = worker.store.get(id);
   if (record === undefined || !isLive(record)) return;
-  const signal = AbortSignal.any([
-    worker.service.clock.timeout(DEATH_BUDGET_MS),
-    worker.service.stopping,
-  ]);
-  if (!diedWithItsSandbox(worker, record)) {
-    const delivered = await signalContainer(worker, record, { name: 'KILL', signal });
-    if (!delivered && record.monitor === undefined) {
-      // Nothing will ever report the end of a record that has neither monitor nor process.
-      await worker.exits.record(id, { exitCode: EXIT_CODE_KILLED, reason: 'Error' });
-      return;
+  const limits = [worker.service.clock.timeout(DEATH_BUDGET_MS), worker.service.stopping];
+  await withJoinedSignal(limits, async (signal) => {
+    if (!diedWithItsSandbox(worker, record)) {
+      const delivered = await signalContainer(worker, record, { name: 'KILL', signal });
+      if (!delivered && record.monitor === undefined) {
+        // Nothing will ever report the end of a record that has neither monitor nor process.
+        await worker.exits.record(id, { exitCode: EXIT_CODE_KILLED, reason: 'Error' });
+        return;
+      }
     }
-  }
-  await worker.exits.settle(id, { killed: true }).catch((error: unknown) => {
-    context.log.warn({ container: id, error: String(error) }, 'the exit is not recorded yet');
+    await worker.exits.settle(id, { killed: true }).catch((error: unknown) => {
+      context.log.warn({ container: id, error: String(error) }, 'the exit is not recorded yet');
+    });
+    await worker.exits.ended(id, signal);
   });
-  await worker.exits.ended(id, signal);
 }
 
 /** The end was recorded by the exit path; the caller of this verb must read it too. */

@@ -10,6 +10,7 @@ import { withSpan } from '@cribus/chassis/tracing.ts';
 import { Failure, GRPC_CODE, isFailure } from '@cribus/contracts/failure.ts';
 import { VERBS } from '@cribus/contracts/subjects.ts';
 import type { Clock } from '@cribus/host/clock.ts';
+import { type JoinedSignal, joinSignals, withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { Metadata, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js';
 import type { Call, Gateway, Verb } from './gateway.ts';
 
@@ -177,7 +178,7 @@ function callerOf(
 ): Caller {
   const gone = new AbortController();
   let answered = false;
-  let signal: AbortSignal | undefined;
+  let joined: JoinedSignal | undefined;
   call.on('cancelled', () => {
     if (answered) return;
     // grpc-js tells a passed deadline and a caller that hung up in the same way.
@@ -190,11 +191,14 @@ function callerOf(
   });
   return {
     get signal() {
-      signal ??= AbortSignal.any([gone.signal, stopping]);
-      return signal;
+      // Nobody waits behind an answer, and nobody would release it.
+      if (answered) return joined?.signal ?? gone.signal;
+      joined ??= joinSignals([gone.signal, stopping]);
+      return joined.signal;
     },
     answered: () => {
       answered = true;
+      joined?.release();
     },
   };
 }
@@ -235,15 +239,16 @@ function createCall(
         signals.push(gateway.clock.timeout(waitMs));
         deadlineAtMs = Math.min(deadlineAtMs, gateway.clock.monotonicMs() + waitMs);
       }
-      const signal = AbortSignal.any(signals);
-      const { result, changed } = await bus
-        .ask(verb, request, { owner, signal, requestId, deadlineAtMs })
-        .catch((error: unknown) => {
-          // The budget's own end isn't a Failure yet.
-          throw signal.aborted && !isFailure(error)
-            ? failureOfAbort(signal, `${owner}: ${verb}`)
-            : error;
-        });
+      const { result, changed } = await withJoinedSignal(signals, (signal) =>
+        bus
+          .ask(verb, request, { owner, signal, requestId, deadlineAtMs })
+          .catch((error: unknown) => {
+            // The budget's own end isn't a Failure yet.
+            throw signal.aborted && !isFailure(error)
+              ? failureOfAbort(signal, `${owner}: ${verb}`)
+              : error;
+          }),
+      );
       for (const report of changed) gateway.view.apply(report);
       return result;
     },

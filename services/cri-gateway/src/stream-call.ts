@@ -2,6 +2,7 @@
 // back-pressure: the next message is asked for when the caller's window has taken the last.
 
 import { Failure } from '@cribus/contracts/failure.ts';
+import { joinSignals } from '@cribus/host/joined-signals.ts';
 import { Metadata, type ServerWritableStream } from '@grpc/grpc-js';
 import { callsOf, type Wrapping } from './call.ts';
 import type { StreamCall, StreamVerb } from './gateway.ts';
@@ -22,7 +23,7 @@ export function wrapStream<Request extends object, Message>(
       options.endless ? options.leaving : options.stopping,
     );
     const cutting = new AbortController();
-    const signal = AbortSignal.any([context.signal, cutting.signal]);
+    const { signal, release } = joinSignals([context.signal, cutting.signal]);
     const streamCall: StreamCall = {
       ...context,
       signal,
@@ -35,17 +36,19 @@ export function wrapStream<Request extends object, Message>(
         await write(call, message, signal);
       }
     };
-    inSpan(work).then(
-      () => {
-        end();
-        call.end();
-      },
-      (error: unknown) => {
-        const status = end(error);
-        // Whoever is gone needs no status, and grpc-js takes none for it any more.
-        if (!call.cancelled) call.emit('error', { ...status, metadata: new Metadata() });
-      },
-    );
+    inSpan(work)
+      .finally(release)
+      .then(
+        () => {
+          end();
+          call.end();
+        },
+        (error: unknown) => {
+          const status = end(error);
+          // Whoever is gone needs no status, and grpc-js takes none for it any more.
+          if (!call.cancelled) call.emit('error', { ...status, metadata: new Metadata() });
+        },
+      );
   };
 }
 

@@ -15,6 +15,7 @@ import {
   type ImageReference,
   parseImageReference,
 } from '@cribus/contracts/image-reference.ts';
+import { joinSignals } from '@cribus/host/joined-signals.ts';
 import type { ImageStore } from './image-store.ts';
 import {
   identityOf,
@@ -127,7 +128,7 @@ async function pullOnce(
     metrics: service.metrics,
   });
   const failed = new AbortController();
-  const signal = AbortSignal.any([request.signal, failed.signal]);
+  const { signal, release } = joinSignals([request.signal, failed.signal]);
   const progress = watchProgress(service, deps.metrics, canonicalReference(reference));
   const pull: Pull = {
     reference,
@@ -156,6 +157,7 @@ async function pullOnce(
     throw error;
   } finally {
     failed.abort();
+    release();
     source.close();
     store.layers.release(pull.heldLayers);
     store.releaseBlobs(pull.heldBlobs);
@@ -272,7 +274,7 @@ async function fetchLayers(
   },
 ): Promise<LayerUse[]> {
   const abort = new AbortController();
-  const signal = AbortSignal.any([pull.signal, abort.signal]);
+  const { signal, release } = joinSignals([pull.signal, abort.signal]);
   const work = image.manifest.layers.map(async (blob, index) => {
     const diffId = image.diffIds[index] ?? '';
     const name = await deps.store.layers.ensure(diffId, (directory) =>
@@ -292,6 +294,8 @@ async function fetchLayers(
     abort.abort(error);
     await Promise.allSettled(work);
     throw error;
+  } finally {
+    release();
   }
 }
 

@@ -7,6 +7,7 @@ import type { Service } from '@cribus/chassis/service.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import { InventoryRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { runtimeOwner, VERBS } from '@cribus/contracts/subjects.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { ImageStore } from './image-store.ts';
 import type { WritableLayers } from './writable-layers.ts';
 
@@ -76,12 +77,16 @@ async function endOrphanedLeases({ service, store }: Deps): Promise<void> {
 async function containersOf(service: Service, handler: string): Promise<Set<string>> {
   const ids = new Set<string>();
   const ask = async (pageToken: string) => {
-    const answer = await service.bus.ask('inventory', InventoryRequest.fromPartial({ pageToken }), {
-      owner: runtimeOwner(handler),
-      signal: AbortSignal.any([service.stopping, service.clock.timeout(INVENTORY_TIMEOUT_MS)]),
-      requestId: randomUUID(),
-    });
-    return answer.result;
+    const request = InventoryRequest.fromPartial({ pageToken });
+    const limits = [service.stopping, service.clock.timeout(INVENTORY_TIMEOUT_MS)];
+    const { result } = await withJoinedSignal(limits, (signal) =>
+      service.bus.ask('inventory', request, {
+        owner: runtimeOwner(handler),
+        signal,
+        requestId: randomUUID(),
+      }),
+    );
+    return result;
   };
   for await (const { objects } of askPages(ask)) {
     for (const report of objects) ids.add(report.id);

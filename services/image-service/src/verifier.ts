@@ -3,6 +3,7 @@
 
 import type { Service } from '@cribus/chassis/service.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { run, type SpawnResult } from '@cribus/host/spawn.ts';
 
 /** What is about to be pulled: a manifest, or a list of them, by the digest that was resolved. */
@@ -45,13 +46,15 @@ export function createVerifier(
     const deadline = clock.timeout(verifier_timeout_s * 1000);
     const descriptor = JSON.stringify({ mediaType, digest, size: sizeBytes });
     try {
-      const result = await run({
-        command,
-        args: ['-name', name, '-digest', digest, '-stdin-media-type', DESCRIPTOR_TYPE],
-        stdin: Buffer.from(`${descriptor}\n`),
-        outputBytesMax: REASON_BYTES_MAX,
-        signal: AbortSignal.any([signal, deadline]),
-      });
+      const result = await withJoinedSignal([signal, deadline], (either) =>
+        run({
+          command,
+          args: ['-name', name, '-digest', digest, '-stdin-media-type', DESCRIPTOR_TYPE],
+          stdin: Buffer.from(`${descriptor}\n`),
+          outputBytesMax: REASON_BYTES_MAX,
+          signal: either,
+        }),
+      );
       return verdictOf(result);
     } catch (error) {
       signal.throwIfAborted();

@@ -5,6 +5,7 @@ import { statSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { run } from '@cribus/host/spawn.ts';
 import type { Spec } from '@cribus/oci/spec.ts';
 import type {
@@ -24,12 +25,14 @@ const PROBE_BUDGET_MS = 10_000;
 /** Finds runsc, its version, and by trial the platform and network that run on this host. */
 export const probeGvisor: DriverProbe = async (options) => {
   const enginePath = findEngine(options.config.engine);
-  const signal = AbortSignal.any([options.signal, options.clock.timeout(PROBE_BUDGET_MS)]);
-  const [version, flags, help] = await Promise.all([
-    run({ command: enginePath, args: ['--version'], signal }),
-    run({ command: enginePath, args: ['flags'], signal }),
-    run({ command: enginePath, args: ['help'], signal }),
-  ]);
+  const limits = [options.signal, options.clock.timeout(PROBE_BUDGET_MS)];
+  const [version, flags, help] = await withJoinedSignal(limits, (signal) =>
+    Promise.all([
+      run({ command: enginePath, args: ['--version'], signal }),
+      run({ command: enginePath, args: ['flags'], signal }),
+      run({ command: enginePath, args: ['help'], signal }),
+    ]),
+  );
   if (version.exitCode !== 0) {
     throw new Failure('unavailable', `${enginePath} --version failed: ${version.stderr}`);
   }

@@ -9,6 +9,7 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { readFileIfExists, removeTree, writeFileAtomic } from '@cribus/host/files.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
 import { createNamespaces, removeNamespacePin } from '@cribus/host/namespaces.ts';
 import { resolveCommand, run } from '@cribus/host/spawn.ts';
@@ -88,12 +89,14 @@ async function tryMode(options: TrialOptions, mode: Mode): Promise<string | unde
   try {
     await writeBundle(directory, net);
     createNamespaces({ pins: { net } });
-    const signal = AbortSignal.any([options.signal, options.clock.timeout(TRIAL_BUDGET_MS)]);
-    const result = await run({
-      command: options.enginePath,
-      args: [...global, 'run', '--bundle', directory, id],
-      signal,
-    });
+    const limits = [options.signal, options.clock.timeout(TRIAL_BUDGET_MS)];
+    const result = await withJoinedSignal(limits, (signal) =>
+      run({
+        command: options.enginePath,
+        args: [...global, 'run', '--bundle', directory, id],
+        signal,
+      }),
+    );
     if (result.exitCode === 0) return undefined;
     const words = `${result.stderr}${result.stdout}`.trim().split('\n').at(-1);
     return words || `it ended with code ${result.exitCode}`;

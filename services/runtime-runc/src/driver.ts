@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
 import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { writeFileAtomic } from '@cribus/host/files.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { listMounts } from '@cribus/host/mounts.ts';
 import { run } from '@cribus/host/spawn.ts';
 import type { Spec } from '@cribus/oci/spec.ts';
@@ -51,13 +52,15 @@ export function parseFeatures(stdout: string): EngineFeatures {
 /** Finds the engine, its version and features, and makes crun's wrapper where it needs one. */
 export const probeRunc: DriverProbe = async (options) => {
   const enginePath = findEngine(options.config.engine);
-  const signal = AbortSignal.any([options.signal, options.clock.timeout(PROBE_BUDGET_MS)]);
   const { directory } = options;
-  const [version, features, noUserNamespaces] = await Promise.all([
-    run({ command: enginePath, args: ['--version'], signal }),
-    run({ command: enginePath, args: ['features'], signal }),
-    whyNoUserNamespaces({ directory, signal }),
-  ]);
+  const limits = [options.signal, options.clock.timeout(PROBE_BUDGET_MS)];
+  const [version, features, noUserNamespaces] = await withJoinedSignal(limits, (signal) =>
+    Promise.all([
+      run({ command: enginePath, args: ['--version'], signal }),
+      run({ command: enginePath, args: ['features'], signal }),
+      whyNoUserNamespaces({ directory, signal }),
+    ]),
+  );
   const versionText = version.stdout.toString('utf8');
   if (version.exitCode !== 0) {
     throw new Failure('unavailable', `${enginePath} --version failed: ${version.stderr}`);

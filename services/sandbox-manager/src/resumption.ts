@@ -3,6 +3,7 @@
 
 import { SandboxPhase, type SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { runtimeOwner } from '@cribus/contracts/subjects.ts';
+import { joinSignals } from '@cribus/host/joined-signals.ts';
 import { keyOf } from './reservations.ts';
 import { backgroundCaller, type SandboxDeps } from './sandbox-deps.ts';
 import { removeById } from './verbs/remove-pod-sandbox.ts';
@@ -29,7 +30,7 @@ export function createResumption(deps: SandboxDeps): Resumption {
   const attempts = new Map<string, Attempts>();
 
   async function attempt(record: SandboxRecord, state: Attempts): Promise<void> {
-    const signal = AbortSignal.any([stopping, clock.timeout(ATTEMPT_MS)]);
+    const { signal, release } = joinSignals([stopping, clock.timeout(ATTEMPT_MS)]);
     const caller = backgroundCaller(deps.service, { requestId: `resume.${record.id}`, signal });
     state.running = true;
     try {
@@ -41,6 +42,7 @@ export function createResumption(deps: SandboxDeps): Resumption {
       state.nextMs = clock.monotonicMs() + state.delayMs;
       state.delayMs = Math.min(state.delayMs * 2, RETRY_MAX_MS);
     } finally {
+      release();
       state.running = false;
     }
   }

@@ -3,6 +3,7 @@
 
 import type { Clock } from '@cribus/host/clock.ts';
 import { isErrno } from '@cribus/host/errno.ts';
+import { joinSignals } from '@cribus/host/joined-signals.ts';
 import { resolveCommand, run } from '@cribus/host/spawn.ts';
 
 export interface CheckpointAbility {
@@ -27,7 +28,8 @@ export async function probeCheckpoint(options: {
     if (!isErrno(error, 'ENOENT')) throw error;
     return no('criu is not installed on this host');
   }
-  const signal = AbortSignal.any([options.signal, options.clock.timeout(CHECK_BUDGET_MS)]);
+  const limit = options.clock.timeout(CHECK_BUDGET_MS);
+  const { signal, release } = joinSignals([options.signal, limit]);
   try {
     const version = await run({ command: criu, args: ['--version'], signal });
     const words = `criu ${versionOf(version.stdout.toString('utf8'))}`;
@@ -40,6 +42,8 @@ export async function probeCheckpoint(options: {
   } catch (error) {
     if (options.signal.aborted) throw error;
     return no(`${criu} gave no answer: ${error instanceof Error ? error.message : String(error)}`);
+  } finally {
+    release();
   }
 }
 

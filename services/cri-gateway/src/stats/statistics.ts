@@ -19,6 +19,7 @@ import {
   SANDBOX_MANAGER,
 } from '@cribus/contracts/subjects.ts';
 import type { Clock } from '@cribus/host/clock.ts';
+import { joinSignals, withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { NodeView } from '../view/node-view.ts';
 import type { Owners } from '../view/owners.ts';
 import { type ContainerSample, nextSample, type Sample, type SandboxSample } from './samples.ts';
@@ -160,11 +161,13 @@ export function createStatistics(options: StatisticsOptions): Statistics {
       }
       if (waits.length === 0) return;
       const timer = new AbortController();
-      const limit = clock.sleep(WAIT_MS, AbortSignal.any([signal, stopping, timer.signal]));
-      // The samples may be there first, and then nobody listens to it.
-      limit.catch(() => undefined);
-      await Promise.race([Promise.all(waits), limit]);
-      timer.abort();
+      await withJoinedSignal([signal, stopping, timer.signal], async (over) => {
+        const limit = clock.sleep(WAIT_MS, over);
+        // The samples may be there first, and then nobody listens to it.
+        limit.catch(() => undefined);
+        await Promise.race([Promise.all(waits), limit]);
+        timer.abort();
+      });
     },
     container: ({ id, handler }) => states.get(runtimeOwner(handler))?.containers.get(id),
     sandbox: (id) => states.get(SANDBOX_MANAGER)?.sandboxes.get(id),
@@ -235,7 +238,7 @@ async function sampleOwner(
 ): Promise<void> {
   const { owner, state, details, begunAtNs } = sampling;
   const { clock, stopping, log } = options;
-  const signal = AbortSignal.any([stopping, clock.timeout(SAMPLE_BUDGET_MS)]);
+  const { signal, release } = joinSignals([stopping, clock.timeout(SAMPLE_BUDGET_MS)]);
   try {
     const ask = { options, owner, state, details, signal };
     if (owner === SANDBOX_MANAGER) await sampleSandboxes(ask);
@@ -254,6 +257,8 @@ async function sampleOwner(
     state.detailedAtMs = undefined;
     state.failed = true;
     log.debug({ owner, error: String(error) }, 'an owner could not be sampled');
+  } finally {
+    release();
   }
 }
 

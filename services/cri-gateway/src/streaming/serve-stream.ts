@@ -6,6 +6,7 @@ import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { CommandAsk, ForwardAsk, StreamAsk } from './ask.ts';
 import { type ClientSocket, createClientSocket } from './client-socket.ts';
@@ -291,7 +292,7 @@ async function runSession(
   run: (signal: AbortSignal) => Promise<SessionOutcome>,
 ): Promise<SessionOutcome> {
   try {
-    return await run(AbortSignal.any([connection.closed, service.stopping]));
+    return await withJoinedSignal([connection.closed, service.stopping], run);
   } catch (error) {
     if (isFailure(error)) return { kind: 'failure', failure: error };
     return { kind: 'failure', failure: new Failure('bug', 'internal error', { cause: error }) };

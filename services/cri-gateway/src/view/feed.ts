@@ -14,6 +14,7 @@ import {
   SANDBOX_MANAGER,
 } from '@cribus/contracts/subjects.ts';
 import type { Clock } from '@cribus/host/clock.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { NodeView } from './node-view.ts';
 import type { Owners } from './owners.ts';
 
@@ -204,19 +205,20 @@ async function pause(
   options: { readonly clock: Clock; readonly ms: number | undefined; readonly signal: AbortSignal },
 ): Promise<void> {
   const ended = new AbortController();
-  const signal = AbortSignal.any([options.signal, ended.signal]);
-  const waits: Promise<unknown>[] = [woken];
-  // Without a reason to retry only a wake or the end of the service matter.
-  const sleep = options.clock.sleep(options.ms ?? 60_000, signal);
-  waits.push(sleep.catch(() => undefined));
-  await Promise.race(waits);
-  ended.abort();
+  await withJoinedSignal([options.signal, ended.signal], async (signal) => {
+    // Without a reason to retry only a wake or the end of the service matter.
+    const sleep = options.clock.sleep(options.ms ?? 60_000, signal);
+    await Promise.race([woken, sleep.catch(() => undefined)]);
+    ended.abort();
+  });
 }
 
 async function primeFromRedis(state: OwnerState, options: FeedOptions): Promise<void> {
-  const signal = AbortSignal.any([options.signal, options.clock.timeout(REDIS_BUDGET_MS)]);
+  const limits = [options.signal, options.clock.timeout(REDIS_BUDGET_MS)];
   try {
-    const snapshot = await options.sources.mirror(state.name, signal);
+    const snapshot = await withJoinedSignal(limits, (signal) =>
+      options.sources.mirror(state.name, signal),
+    );
     // After an inventory a snapshot could only bring back what is gone.
     if (snapshot?.complete !== true || state.primedBy !== undefined) return;
     for (const report of snapshot.objects) options.view.apply(report);
@@ -232,10 +234,10 @@ async function takeInventory(state: OwnerState, options: FeedOptions): Promise<b
   const since = view.order();
   const present = new Set<string>();
   let first: OwnerStatus | undefined;
-  const ask = (pageToken: string) => {
-    const signal = AbortSignal.any([options.signal, clock.timeout(INVENTORY_BUDGET_MS)]);
-    return sources.inventory(state.name, pageToken, signal);
-  };
+  const ask = (pageToken: string) =>
+    withJoinedSignal([options.signal, clock.timeout(INVENTORY_BUDGET_MS)], (signal) =>
+      sources.inventory(state.name, pageToken, signal),
+    );
   try {
     for await (const answer of askPages(ask)) {
       first ??= answer.status;

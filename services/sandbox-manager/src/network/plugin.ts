@@ -3,6 +3,7 @@
 
 import { Failure, type FailureKind } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { run } from '@cribus/host/spawn.ts';
 import { hostFailure } from '../host-failure.ts';
 import { isObject } from './network-list.ts';
@@ -37,21 +38,23 @@ const STDERR_CHARS_MAX = 1024;
 export async function runPlugin(options: PluginRun): Promise<unknown> {
   const stage = `CNI ${options.command} (${options.type})`;
   const timeout = options.clock.timeout(options.timeoutMs);
-  const result = await run({
-    command: options.path,
-    args: [],
-    env: {
-      PATH: PLUGIN_PATH,
-      CNI_COMMAND: options.command,
-      CNI_CONTAINERID: options.containerId,
-      CNI_NETNS: options.netns,
-      CNI_IFNAME: options.interfaceName,
-      CNI_ARGS: options.args,
-      CNI_PATH: options.binDirectories.join(':'),
-    },
-    stdin: Buffer.from(JSON.stringify(options.config)),
-    signal: AbortSignal.any([options.signal, timeout]),
-  }).catch((error: unknown) => {
+  const result = await withJoinedSignal([options.signal, timeout], (signal) =>
+    run({
+      command: options.path,
+      args: [],
+      env: {
+        PATH: PLUGIN_PATH,
+        CNI_COMMAND: options.command,
+        CNI_CONTAINERID: options.containerId,
+        CNI_NETNS: options.netns,
+        CNI_IFNAME: options.interfaceName,
+        CNI_ARGS: options.args,
+        CNI_PATH: options.binDirectories.join(':'),
+      },
+      stdin: Buffer.from(JSON.stringify(options.config)),
+      signal,
+    }),
+  ).catch((error: unknown) => {
     if (!timeout.aborted || options.signal.aborted) {
       throw hostFailure(error, { stage, sandboxId: options.containerId });
     }
