@@ -166,7 +166,7 @@ describe('the gateway over its socket', () => {
     });
     client.close();
     assert.equal(output.exitCode, 7);
-    assert.equal(output.stdout.length + output.stderr.length, 16 * 1024 * 1024 - 64 * 1024);
+    assert.equal(output.stdout.length + output.stderr.length, 16 * 1024 * 1024 - 65 * 1024);
     await assert.rejects(
       ask(world.runtime, 'execSync', { containerId: CONTAINER, cmd: ['t'], timeout: 1n }),
       (error: ServiceError) => error.code === GRPC_CODE.DEADLINE_EXCEEDED,

@@ -13,10 +13,12 @@ import {
 import { MESSAGE_BYTES_MAX } from '@cribus/contracts/subjects.ts';
 
 /**
- * Both streams and their framing have to fit in one message of 16 MiB, the largest that a CRI
- * client takes; what is beyond is dropped, as CRI asks (CVE-2022-1708).
+ * The largest answer. A CRI client takes messages of 16 MiB, from which CRI keeps 64 KiB; what is
+ * beyond is dropped, as it asks (CVE-2022-1708).
  */
-export const OUTPUT_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024;
+export const ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024;
+/** Of both streams: tags, lengths and the exit code have their place in the answer, too. */
+const OUTPUT_BYTES_MAX = ANSWER_BYTES_MAX - 1024;
 
 export interface SessionOutput {
   readonly stdout: Buffer;
