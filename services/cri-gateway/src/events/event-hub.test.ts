@@ -243,6 +243,13 @@ describe('the hub of container events', () => {
     await assert.rejects(() => slow.all(), /1001 container events .* wait for this subscriber/);
   });
 
+  it('keeps what waits once, however many subscribers wait for it', async () => {
+    const subscriptions = Array.from({ length: 3 }, () => hub.subscribe(() => undefined));
+    container(ContainerPhase.CREATED);
+    const [first, ...others] = await Promise.all(subscriptions.map(({ next }) => next(ended)));
+    for (const event of others) assert.equal(event, first, 'the same memory');
+  });
+
   it('cuts by bytes as by number, and takes no more subscribers than it can serve', async () => {
     const slow = subscribe();
     const message = 'x'.repeat(1024 * 1024);
@@ -250,7 +257,7 @@ describe('the hub of container events', () => {
       container(ContainerPhase.CREATED, { id: String(turn), message });
     assert.equal(slow.cut.length, 1);
     const others = Array.from({ length: SUBSCRIBERS_MAX }, subscribe);
-    assert.throws(subscribe, /there are 32 subscribers/);
+    assert.throws(subscribe, /there are 256 subscribers/);
     others[0]?.close();
     subscribe();
   });

@@ -11,11 +11,14 @@ import { podStatus } from '../view/pod-status.ts';
 import { lastKnownSandboxes, type SandboxMemory } from './sandbox-memory.ts';
 import { type Step, stepsOfContainer, stepsOfSandbox } from './steps.ts';
 
-/** Events that wait for one subscriber; one that is further behind is cut. */
+/**
+ * Events that wait for one subscriber; one that is further behind is cut. All subscribers wait for the
+ * same bytes, so that together they keep about what the slowest of them does.
+ */
 export const WAITING_EVENTS_MAX = 1_000;
 export const WAITING_BYTES_MAX = 8 * 1024 * 1024;
-/** The kubelet is one, a few tools more. */
-export const SUBSCRIBERS_MAX = 32;
+/** The kubelet is one, tools are some more; beyond this somebody forgets to hang up. */
+export const SUBSCRIBERS_MAX = 256;
 
 export interface Subscription {
   /**
