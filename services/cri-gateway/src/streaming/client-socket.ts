@@ -14,8 +14,10 @@ import { hasPeerHungUp } from '@cribus/host/sockets.ts';
 const HANG_UP_CHECK_MS = 500;
 /** A client behind a dead network is given up some minutes later (tcp(7), TCP_KEEPIDLE). */
 const KEEP_ALIVE_MS = 30_000;
-/** After the goodbye a client may take so long to close its side. */
+/** Once it has been sent everything a client may take so long to close its side. */
 const LINGER_MS = 30_000;
+/** How often is looked whether the last bytes are out, for which there is no event. */
+const OUT_CHECK_MS = 500;
 
 export interface ClientSocket {
   readonly closed: AbortSignal;
@@ -29,7 +31,10 @@ export interface ClientSocket {
   resume(): void;
   /** Bytes of a stream went one way or the other: not idle. */
   touch(): void;
-  /** Destroys the socket unless the client closes it in time. */
+  /**
+   * After the goodbye: destroys the socket unless the client closes it in time, counted from when all
+   * is out. A client that doesn't read, as behind a pager, has as long for that as one that is idle.
+   */
   linger(): void;
   destroy(): void;
 }
@@ -81,6 +86,15 @@ export function createClientSocket(options: {
     }
   };
   void destroyAfter(() => touchedAtMs + idleMs - clock.monotonicMs());
+  const linger = async (): Promise<void> => {
+    while (socket.writableLength > 0 && !gone.signal.aborted) {
+      await clock.sleep(OUT_CHECK_MS, gone.signal).catch(() => undefined);
+    }
+    const untilMs = clock.monotonicMs() + LINGER_MS;
+    await destroyAfter(() => untilMs - clock.monotonicMs());
+  };
+  // A library's goodbye, as to a client that said it first.
+  socket.once('finish', () => void linger());
 
   return {
     closed: gone.signal,
@@ -102,10 +116,7 @@ export function createClientSocket(options: {
     touch() {
       touchedAtMs = clock.monotonicMs();
     },
-    linger() {
-      const untilMs = clock.monotonicMs() + LINGER_MS;
-      void destroyAfter(() => untilMs - clock.monotonicMs());
-    },
+    linger: () => void linger(),
     destroy: () => socket.destroy(),
   };
 }

@@ -56,11 +56,15 @@ export interface Upgrade {
   readonly head: Buffer;
 }
 
-const webSockets = new WebSocketServer({
+const webSocketOptions = {
   noServer: true,
   perMessageDeflate: false,
   maxPayload: MESSAGE_BYTES_MAX,
-});
+  // The longest of timers: the library counts from the goodbye on, also while bytes still wait before
+  // it, where the client's socket knows better.
+  closeTimeout: 2 ** 31 - 1,
+};
+const webSockets = new WebSocketServer(webSocketOptions);
 /** Subprotocols that were chosen: the library would refuse the tunnel's, which has a slash in it. */
 const chosenProtocols = new WeakMap<IncomingMessage, string>();
 webSockets.on('headers', (headers, request) => {
