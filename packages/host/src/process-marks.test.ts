@@ -27,6 +27,17 @@ describe('a mark on a process', () => {
     assert.deepEqual(listMarked(mark), []);
   });
 
+  it('is given to none while a living process bears it from the last round', async () => {
+    const mark = createMark();
+    const daemon = spawn({ command: 'sleep', args: ['60'], mark });
+    const given = new Set<number>();
+    for (let count = 0; count < 17_000; count += 1) given.add(createMark().slackNs);
+    assert.equal(given.has(mark.slackNs), false);
+    assert.ok(given.size > 16_000, `only ${given.size} marks are given`);
+    daemon.kill('SIGKILL');
+    await daemon.exited;
+  });
+
   it('does not stay on the process that gives it', async () => {
     const before = readFileSync('/proc/self/timerslack_ns', 'utf8');
     const signal = AbortSignal.timeout(5_000);

@@ -23,11 +23,18 @@ const MARKS_MAX = 16_384;
 /** USER_HZ, in which proc(5) counts start times, on all architectures that we run on. */
 const TICKS_PER_SECOND = 100n;
 
-let last = 0;
+let last = MARKS_MAX;
+/** Of daemons that were alive when the marks began anew. */
+let taken: ReadonlySet<string> = new Set();
 
-/** A mark for one process to be started now. */
+/** A mark for one process to be started now, which no living process has from an earlier one. */
 export function createMark(): ProcessMark {
-  last = (last % MARKS_MAX) + 1;
+  for (let tries = 0; tries < MARKS_MAX; tries += 1) {
+    // Once a round is enough: in between only those get a mark whose turn it was.
+    if (last === MARKS_MAX) taken = new Set(listPids().map(slackOf));
+    last = (last % MARKS_MAX) + 1;
+    if (!taken.has(String(USUAL_NS + last))) break;
+  }
   return { slackNs: USUAL_NS + last, since: uptimeTicks() };
 }
 

@@ -1,8 +1,10 @@
 // Killing a command that was executed in a container, with all that it started.
 
+import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
-import { listDirectory, readFileIfExists } from '@cribus/host/files.ts';
+import { isErrno } from '@cribus/host/errno.ts';
+import { listDirectory } from '@cribus/host/files.ts';
 import { listMarked } from '@cribus/host/process-marks.ts';
 import { identify, signalProcess } from '@cribus/host/processes.ts';
 import type { Launched } from './exec-launch.ts';
@@ -68,15 +70,17 @@ async function startedPid(
 
 /**
  * Stops all before it kills any: what is stopped starts nothing more. Children that left the tree are
- * found by their mark. Returns once none is left, or when the signal aborts.
+ * found by their mark, in the cgroup of the container, which the command has entered by now: workers
+ * don't know of each other's marks. Returns once none is left, or when the signal aborts.
  */
 async function killMarked(
   worker: Worker,
-  { launched }: Target,
+  { record, launched }: Target,
   { pid, signal }: { readonly pid: number; readonly signal: AbortSignal },
 ): Promise<void> {
   const living = () => {
-    const found = new Map(listMarked(launched.mark).map((each) => [each.pid, each]));
+    const marked = listMarked(launched.mark).filter((each) => isInContainer(each.pid, record));
+    const found = new Map(marked.map((each) => [each.pid, each]));
     for (const each of [pid, ...descendants(pid)].flatMap((one) => identify(one) ?? [])) {
       found.set(each.pid, each);
     }
@@ -112,7 +116,7 @@ export async function endStaleExecs(worker: Worker, record: ContainerRecord): Pr
     const pid = await readPid(worker.driver.signalBy === 'engine' ? files.innerPid : files.pid);
     if (pid > 0 && worker.driver.signalBy === 'engine') {
       await worker.engine.killProcessTree(record.id, { pid, name: 'KILL', signal });
-    } else if (pid > 0 && (await isInContainer(pid, record))) {
+    } else if (pid > 0 && isInContainer(pid, record)) {
       const tree = [pid, ...descendants(pid)].flatMap((each) => identify(each) ?? []);
       for (const each of tree) signalProcess(each, 'SIGKILL');
     }
@@ -120,10 +124,14 @@ export async function endStaleExecs(worker: Worker, record: ContainerRecord): Pr
   }
 }
 
-/** The pid may be another's by now. */
-async function isInContainer(pid: number, record: ContainerRecord): Promise<boolean> {
-  const cgroups = (await readFileIfExists(`/proc/${pid}/cgroup`))?.toString('utf8') ?? '';
-  return cgroups.includes(record.id);
+/** By the cgroup of the process, whose path holds the container's id; false for one that is gone. */
+function isInContainer(pid: number, record: ContainerRecord): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cgroup`, 'utf8').includes(record.id);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ESRCH')) return false;
+    throw error;
+  }
 }
 
 /** Resolves when the signal aborts. */
