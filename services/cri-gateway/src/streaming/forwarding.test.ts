@@ -122,6 +122,32 @@ describe('forwarded ports', () => {
     client.destroy();
   });
 
+  it('ends the errors no sooner than a client is quiet that sends on after the end of the output', async () => {
+    let taken = 0;
+    world.play = (session) => {
+      session.send(FRAME.stdoutEnd, '');
+      session.onFrame((type) => {
+        if (type === FRAME.stdin) taken += 1;
+        if (type === FRAME.stdinEnd) session.exit(0);
+      });
+    };
+    const client = await dialSpdy(world.server.urlFor(FORWARD), ['portforward.k8s.io']);
+    const { data, error } = await openPair(client, '1');
+    let hasEnded = false;
+    void error.ended.then(() => {
+      hasEnded = true;
+    });
+    assert.equal(await data.ended, 'end');
+    for (let piece = 0; piece < 15; piece += 1) {
+      data.write('late');
+      await systemClock.sleep(100);
+      assert.ok(!hasEnded, `after ${piece} pieces`);
+    }
+    assert.equal(await error.ended, 'end');
+    assert.ok(taken > 0);
+    client.destroy();
+  });
+
   it('tells why a port could not be reached on the error stream, and resets the data', async () => {
     world.play = (session) => session.fail('unavailable', 'connection refused');
     const client = await dialSpdy(world.server.urlFor(FORWARD), ['portforward.k8s.io']);

@@ -4,9 +4,11 @@
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { FRAME } from '@cribus/contracts/session.ts';
+import type { Clock } from '@cribus/host/clock.ts';
 import type { ClientConnection, ClientStream, ForwardPair } from './client-stream.ts';
+import { watchInput } from './quiet-input.ts';
 import { createResizeReader } from './resizes.ts';
-import { dialSession, type SessionOutcome } from './session-link.ts';
+import { dialSession, type SessionLink, type SessionOutcome } from './session-link.ts';
 
 const NOTHING = Buffer.alloc(0);
 const DONE: SessionOutcome = { kind: 'exit', exit: { exitCode: 0 } };
@@ -21,7 +23,7 @@ export interface JoinOptions {
   readonly stderr?: ClientStream | undefined;
   readonly resize?: ClientStream | undefined;
   /** The forwarded connection whose data this is; absent for a command. */
-  readonly forward?: ForwardPair | undefined;
+  readonly forward?: (ForwardPair & { readonly clock: Clock }) | undefined;
   /** Called with every piece, for the counters. */
   readonly count: (direction: 'in' | 'out', bytes: number) => void;
 }
@@ -36,6 +38,7 @@ export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
   return new Promise((resolve) => {
     let saidAll = false;
     let over = false;
+    const input = forward === undefined ? undefined : watchInput(forward.clock);
     const end = (outcome: SessionOutcome): void => {
       over = true;
       stopDraining();
@@ -66,37 +69,48 @@ export function joinSession(options: JoinOptions): Promise<SessionOutcome> {
         stdoutEnd() {
           saidAll = true;
           stdout?.end();
-          // A kubectl before 1.32 ends its input only when the errors have ended too.
-          forward?.error.end();
-          if (forward?.halfCloses === false) link.send(FRAME.stdinEnd, NOTHING);
+          void input?.quiet(() => over).then(endForward);
         },
-        drain: () => stdin?.resume(),
+        drain() {
+          input?.drained();
+          stdin?.resume();
+        },
         isHolding: () => connection.isHolding(),
         end,
       },
     });
+    const endForward = (): void => {
+      if (over) return;
+      // A kubectl before 1.32 ends its input only when the errors have ended too.
+      forward?.error.end();
+      if (forward?.halfCloses === false) link.send(FRAME.stdinEnd, NOTHING);
+    };
     const stopDraining = connection.onDrain(() => link.resume());
     if (connection.closed.aborted) {
       onGone();
       return;
     }
     connection.closed.addEventListener('abort', onGone, { once: true });
-    resize?.receive({
-      data: createResizeReader((size) => {
-        link.send(FRAME.resize, Buffer.from(JSON.stringify(size)));
-      }),
-      end: () => undefined,
-    });
+    if (resize !== undefined) sendSizes(resize, link);
     stdin?.receive({
       data(chunk) {
         if (over) return;
         count('in', chunk.length);
-        if (!link.send(FRAME.stdin, chunk)) stdin.pause();
+        const isHeld = !link.send(FRAME.stdin, chunk);
+        input?.came(isHeld);
+        if (isHeld) stdin.pause();
       },
       end: () => link.send(FRAME.stdinEnd, NOTHING),
       reset: forward === undefined ? undefined : onReset,
     });
   });
+}
+
+function sendSizes(resize: ClientStream, link: SessionLink): void {
+  const data = createResizeReader((size) => {
+    link.send(FRAME.resize, Buffer.from(JSON.stringify(size)));
+  });
+  resize.receive({ data, end: () => undefined });
 }
 
 function cancelled(message: string): SessionOutcome {

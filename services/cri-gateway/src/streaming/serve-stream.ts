@@ -271,7 +271,7 @@ async function serveForward(
       connection,
       stdin: data,
       stdout: data,
-      forward: pair,
+      forward: { ...pair, clock: service.clock },
       count: entry.count,
     });
   });
