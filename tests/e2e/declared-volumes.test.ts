@@ -77,7 +77,7 @@ describe('volumes that an image declares', () => {
         handler,
         container: { mounts },
       });
-      assert.match(await shell(pod.containerId, 'ls /data'), /^etc$/m);
+      assert.match(await shell(pod.containerId, 'ls /data'), /^pod-logs$/m);
       assert.equal(await shell(pod.containerId, 'touch /absent/deep/x && ls /absent/deep'), 'x');
     });
   }
