@@ -23,14 +23,15 @@ const KERNEL = ['/proc', '/sys', '/dev'];
  * and the kernel's file systems are left out.
  */
 export function declaredDestinations(image: ImageConfig, mounts: readonly Mount[]): string[] {
-  const taken = [...KERNEL, ...mounts.map((mount) => posix.resolve('/', mount.containerPath))];
   const wanted = Object.keys(image.config.Volumes ?? {})
     .filter((path) => path.startsWith('/') && !path.includes('\0'))
     .map((path) => posix.resolve(path))
-    .filter((path) => path !== '/' && !taken.some((other) => isAtOrBelow(path, other)));
+    .filter((path) => isFree(path, mounts));
   return [...new Set(wanted)].sort();
 }
 
-function isAtOrBelow(path: string, directory: string): boolean {
-  return path === directory || path.startsWith(`${directory}/`);
+/** Whether a path of the container, without symlinks, is neither the request's nor the kernel's. */
+export function isFree(path: string, mounts: readonly Mount[]): boolean {
+  const taken = [...KERNEL, ...mounts.map((mount) => posix.resolve('/', mount.containerPath))];
+  return path !== '/' && !taken.some((other) => path === other || path.startsWith(`${other}/`));
 }

@@ -2,7 +2,7 @@
 // image has at their places, that go away with the container. A mount of the request comes first.
 
 import { chmod, chown, lstat, mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { Mount } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { isErrno } from '@cribus/host/errno.ts';
@@ -11,6 +11,7 @@ import {
   DECLARED_VOLUMES_MAX,
   type DeclaredVolume,
   declaredDestinations,
+  isFree,
 } from '@cribus/oci/declared-volumes.ts';
 import type { ImageConfig } from '@cribus/oci/image-config.ts';
 import { resolveInRootfs } from './rootfs-files.ts';
@@ -42,8 +43,12 @@ export async function makeDeclaredVolumes(options: {
     throw new Failure('limit', `container ${containerId}: ${why}`);
   }
   const made: DeclaredVolume[] = [];
-  for (const [index, destination] of destinations.entries()) {
-    const content = await resolveInRootfs(rootfs, destination);
+  for (const [index, declared] of destinations.entries()) {
+    const content = await resolveInRootfs(rootfs, declared);
+    // Where the engine, too, gets by the image's symlinks.
+    const destination = join('/', relative(rootfs, content));
+    const isTwice = made.some((other) => other.destination === destination);
+    if (isTwice || !isFree(destination, options.mounts)) continue;
     const found = await statIfThere(content);
     if (found !== undefined && !found.isDirectory()) continue;
     const source = join(directory, String(index));
