@@ -2,7 +2,7 @@
 // file of their own.
 
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ContainerState, ExecRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { dialSpdy, UpgradeRefused } from '@cribus/cri-gateway/streaming/testing/spdy-client.ts';
@@ -157,6 +157,30 @@ describe('the streams of exec and attach', () => {
       });
       const logged = (await readLog(pod.logPath)).map((line) => line.text);
       assert.deepEqual(logged, ['started', 'typed', 'over']);
+      streams.destroy();
+    });
+
+    it(`stop a container whose attached client stopped reading, under ${handler}`, async () => {
+      const { stack, cri, image } = suite;
+      const pod = await runPod(stack, { image, script: `exec yes ${'x'.repeat(1000)}`, handler });
+      const { containerId } = pod;
+      const streams = await openStreams(cri, { containerId });
+      streams.socket.pause();
+      // The monitor writes no log any more when all that lies between it and the client is full.
+      let sizeBytes = -1;
+      await eventually(
+        'the log stands still',
+        async () => {
+          const before = sizeBytes;
+          await sleep(500);
+          sizeBytes = statSync(pod.logPath).size;
+          return sizeBytes > 0 && sizeBytes === before;
+        },
+        30_000,
+      );
+      await cri.call('stopContainer', { containerId, timeout: 0n }, { timeoutMs: 20_000 });
+      const { state, exitCode } = await containerStatus(cri, containerId);
+      assert.deepEqual([state, exitCode], [ContainerState.CONTAINER_EXITED, 137]);
       streams.destroy();
     });
 

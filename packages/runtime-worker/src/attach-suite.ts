@@ -2,13 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import type { ContainerConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { AttachRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { FRAME } from '@cribus/contracts/session.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { describe, it } from 'mocha';
-import { dialSession } from './session-dialler.ts';
-import { CHUNK, type SuiteWorker } from './suite-steps.ts';
+import { type Dialled, dialSession } from './session-dialler.ts';
+import { CHUNK, eventually, type SuiteWorker } from './suite-steps.ts';
 
 export function attachSuite(of: SuiteWorker): void {
   describe("to a container's own process", () => {
@@ -23,6 +24,19 @@ export function attachSuite(of: SuiteWorker): void {
         }),
         of.fixture.context(),
       );
+    /** Until all hear the answer, as nobody is told when an attached session hears. */
+    const say = async (speaker: Dialled, line: string, hearers: readonly Dialled[]) => {
+      let heard = false;
+      const hearing = Promise.all(hearers.map((each) => each.until(`got ${line}\n`))).then(() => {
+        heard = true;
+      });
+      while (!heard) {
+        speaker.send(FRAME.stdin, `${line}\n`);
+        await Promise.race([hearing, systemClock.sleep(200)]);
+      }
+    };
+    const logged = (containerId: string) =>
+      readFile(of.fixture.worker.store.get(containerId)?.logPath ?? '', 'utf8');
     const remove = (containerId: string) =>
       of.fixture.verbs['remove-container']({ containerId }, of.fixture.context());
 
@@ -56,16 +70,58 @@ export function attachSuite(of: SuiteWorker): void {
       const second = dialSession(await attach(container));
       const watching = dialSession(await attach(container, { stdin: false, stderr: false }));
       watching.send(FRAME.stdin, 'unheard\n');
-      await systemClock.sleep(100);
-      second.send(FRAME.stdin, 'two\n');
-      await Promise.all([second.until('got two\n'), watching.until('got two\n')]);
-      assert.equal(second.stdout(), 'got two\n');
+      await say(second, 'two', [second, watching]);
+      assert.match(second.stdout(), /^(got two\n)+$/);
       watching.socket.destroy();
       await of.fixture.verbs['stop-container'](
         { containerId: container, timeoutS: 0n },
         of.fixture.context(),
       );
       assert.equal(await second.ended, 0);
+      await remove(container);
+    });
+
+    it('are ended where the client takes nothing, and the others and the log go on', async function () {
+      this.timeout(60_000);
+      const container = await create('flood', 'seq 1 400000; exec sleep 1000');
+      const [stuck, watching] = [
+        dialSession(await attach(container, { stdin: false })),
+        dialSession(await attach(container, { stdin: false })),
+      ];
+      stuck.socket.pause();
+      await of.start(container);
+      await watching.until('400000\n');
+      await eventually('the log is whole', async () =>
+        (await logged(container)).includes('400000'),
+      );
+      stuck.socket.resume();
+      await assert.rejects(stuck.ended, { kind: 'timeout', message: /took nothing for 10 s/ });
+      await remove(container);
+    });
+
+    it('hold up no stop, however much their clients do not take', async function () {
+      this.timeout(60_000);
+      const container = await create('stuck', `exec yes ${'x'.repeat(1000)}`);
+      const session = dialSession(await attach(container, { stdin: false }));
+      session.socket.pause();
+      await of.start(container);
+      // Its monitor writes no log any more once it waits for the client.
+      let length = -1;
+      await eventually('the monitor waits', async () => {
+        const before = length;
+        length = (await logged(container)).length;
+        await systemClock.sleep(300);
+        return length > 0 && length === before;
+      });
+      const beganMs = systemClock.monotonicMs();
+      await of.fixture.verbs['stop-container'](
+        { containerId: container, timeoutS: 0n },
+        of.fixture.context(),
+      );
+      const tookMs = systemClock.monotonicMs() - beganMs;
+      assert.ok(tookMs < 8_000, `${tookMs} ms`);
+      assert.equal(of.fixture.worker.store.get(container)?.exitCode, 137);
+      session.socket.destroy();
       await remove(container);
     });
 

@@ -8,7 +8,9 @@ import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node
 import type { AttachRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { FRAME } from '@cribus/contracts/session.ts';
 import { isErrno } from '@cribus/host/errno.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { connectPackets, type PacketSocket } from '@cribus/host/packet-socket.ts';
+import { type AttachedOutputs, createAttachedOutputs } from './attached-outputs.ts';
 import { tellMonitor } from './monitor.ts';
 import { phaseName } from './phases.ts';
 import type { SessionChannel } from './session-channel.ts';
@@ -17,8 +19,6 @@ import { placesOf, requireContainer, type Worker } from './worker.ts';
 
 /** In the bundle, with conmon's --full-attach and --socket-dir-path. */
 const ATTACH_SOCKET = 'attach';
-/** First byte of what conmon sends (conmon, src/utils.h); the rest is the stream's. */
-const MONITOR_STREAMS = { 2: 'stdout', 3: 'stderr' } as const;
 /** conmon takes 32 KiB in one packet and drops what is beyond. */
 const PACKET_BYTES_MAX = 8 * 1024;
 /** Too many connect at the same time. */
@@ -51,18 +51,37 @@ async function attachTo(
   channel: SessionChannel,
 ): Promise<void> {
   const record = requireAttachable(worker, request.containerId);
-  const packets = await connect(worker, record, () => channel.resume());
-  const cut = () => packets.close();
-  channel.gone.addEventListener('abort', cut, { once: true });
-  worker.service.stopping.addEventListener('abort', cut, { once: true });
+  const takesStdin = request.stdin && record.config?.stdin === true;
+  const connection = await open(worker, record, () => channel.resume());
   try {
-    await carry(worker, { request, record, channel, packets });
+    await withJoinedSignal([channel.gone, worker.service.stopping], async (signal) => {
+      const over = connection.outputs.passTo({ request, channel }, signal);
+      const stdin = takesStdin ? connection.packets : undefined;
+      channel.receive(input(worker, { record, channel, stdin }));
+      await over;
+    });
     channel.sendJson(FRAME.exit, { exitCode: 0 });
   } finally {
-    channel.gone.removeEventListener('abort', cut);
-    worker.service.stopping.removeEventListener('abort', cut);
-    packets.close();
+    connection.leave();
   }
+}
+
+/** A connection to the monitor, and what it says there. */
+interface Watching {
+  readonly packets: PacketSocket;
+  readonly outputs: AttachedOutputs;
+  /** Of one session that is over. */
+  leave(): void;
+}
+
+async function open(
+  worker: Worker,
+  record: ContainerRecord,
+  onFree: () => void,
+): Promise<Watching> {
+  const packets = await connect(worker, record, onFree);
+  const outputs = createAttachedOutputs(worker, record.id, packets);
+  return { packets, outputs, leave: () => packets.close() };
 }
 
 async function connect(
@@ -87,40 +106,14 @@ async function connect(
 }
 
 interface Attached {
-  readonly request: AttachRequest;
   readonly record: ContainerRecord;
   readonly channel: SessionChannel;
-  readonly packets: PacketSocket;
-}
-
-/** Resolves when the monitor closes the connection, which it does at the container's end. */
-function carry(worker: Worker, attached: Attached): Promise<void> {
-  const { request, channel, packets } = attached;
-  const { stream } = packets;
-  const pass = (packet: Buffer): boolean => {
-    const name = MONITOR_STREAMS[packet[0] as keyof typeof MONITOR_STREAMS];
-    if (name === undefined || !request[name]) return true;
-    return channel.send(FRAME[name], packet.subarray(1));
-  };
-  return new Promise((resolve) => {
-    stream.on('data', (packet: Buffer) => {
-      if (pass(packet)) return;
-      stream.pause();
-      channel.onceFree(() => stream.resume());
-    });
-    stream.on('end', () => {
-      for (const packet of packets.readRest()) pass(packet);
-      resolve();
-    });
-    stream.on('error', () => resolve());
-    stream.on('close', () => resolve());
-    channel.receive(input(worker, attached));
-  });
+  /** Undefined for a session without. */
+  readonly stdin: PacketSocket | undefined;
 }
 
 function input(worker: Worker, attached: Attached): (type: number, payload: Buffer) => void {
-  const { request, record, channel, packets } = attached;
-  const takesStdin = request.stdin && record.config?.stdin === true;
+  const { record, channel, stdin } = attached;
   return (type, payload) => {
     if (type === FRAME.resize && record.config?.tty === true) {
       const { columns, rows } = readSize(payload);
@@ -129,15 +122,15 @@ function input(worker: Worker, attached: Attached): (type: number, payload: Buff
         worker.service.log.warn({ container: record.id, error: String(error) }, 'no resize');
       });
     }
-    if (!takesStdin) return;
+    if (stdin === undefined) return;
     if (type === FRAME.stdin) {
       let free = true;
       for (let at = 0; at < payload.length; at += PACKET_BYTES_MAX) {
-        free = packets.send(Buffer.from(payload.subarray(at, at + PACKET_BYTES_MAX)));
+        free = stdin.send(Buffer.from(payload.subarray(at, at + PACKET_BYTES_MAX)));
       }
       if (!free) channel.pause();
     }
     // The monitor closes the container's stdin unless that is to stay open for others.
-    if (type === FRAME.stdinEnd) packets.end();
+    if (type === FRAME.stdinEnd) stdin.end();
   };
 }

@@ -23,6 +23,8 @@ export interface SessionChannel {
   send(type: FrameType, payload: Uint8Array): boolean;
   sendJson(type: FrameType, value: object): void;
   onceFree(resume: () => void): void;
+  /** What was sent and the dialler has not taken yet, as far as it is not on its way. */
+  queuedBytes(): number;
   /** The newest frame of a type among those that came before anybody receives. */
   peek(type: FrameType): Buffer | undefined;
   /** What comes after the secret; until it is called, once, frames wait. */
@@ -56,6 +58,7 @@ export function createChannel(socket: Socket, clock: Clock) {
       if (!socket.destroyed) socket.write(encodeJsonFrame(type, value));
     },
     onceFree: (resume) => socket.once('drain', resume),
+    queuedBytes: () => socket.writableLength,
     peek: (type) => early.findLast((frame) => frame.type === type)?.payload,
     receive: (onFrame) => {
       receiver = onFrame;
