@@ -81,6 +81,25 @@ export function attachSuite(of: SuiteWorker): void {
       await remove(container);
     });
 
+    it('leave stdin open for its one client when others were there and left', async () => {
+      const script = 'echo begun; while read line; do echo "got $line"; done; echo over';
+      const container = await create('watched', script, { stdin: true, stdinOnce: true });
+      const watch = async () => dialSession(await attach(container, { stdin: false }));
+      const [first, second] = [await watch(), await watch()];
+      await of.start(container);
+      await Promise.all([first, second].map((each) => each.until('begun\n')));
+      for (const each of [first, second]) each.socket.destroy();
+      await systemClock.sleep(200);
+      const third = await watch();
+      const session = dialSession(await attach(container));
+      await say(session, 'one', [session, third]);
+      session.send(FRAME.stdinEnd);
+      assert.deepEqual(await Promise.all([session.ended, third.ended]), [0, 0]);
+      for (const each of [session, third]) assert.match(each.stdout(), /^(got one\n)+over\n$/);
+      await eventually('no connection is left', async () => of.fixture.worker.watching.size === 0);
+      await remove(container);
+    });
+
     it('are ended where the client takes nothing, and the others and the log go on', async function () {
       this.timeout(60_000);
       const container = await create('flood', 'seq 1 400000; exec sleep 1000');
@@ -127,8 +146,13 @@ export function attachSuite(of: SuiteWorker): void {
 
     it('are its terminal where it has one, of the size that the client says', async () => {
       const script = 'while read line; do stty size; test -t 0 && echo "tty $line"; done';
-      const container = await create('tty', script, { stdin: true, tty: true });
+      const container = await create('tty', script, { stdin: true, stdinOnce: true, tty: true });
       await of.start(container);
+      // Which has no end of its input for a client to leave behind.
+      const early = dialSession(await attach(container, { tty: true, stderr: false }));
+      early.send(FRAME.stdin, 'zero\n');
+      await early.until('tty zero\r\n');
+      early.socket.destroy();
       const session = dialSession(await attach(container, { tty: true, stderr: false }));
       session.resize(99, 33);
       await systemClock.sleep(200);

@@ -52,7 +52,10 @@ async function attachTo(
 ): Promise<void> {
   const record = requireAttachable(worker, request.containerId);
   const takesStdin = request.stdin && record.config?.stdin === true;
-  const connection = await open(worker, record, () => channel.resume());
+  const connection =
+    takesStdin || !isStdinOnce(record)
+      ? await open(worker, record, () => channel.resume())
+      : await share(worker, record);
   try {
     await withJoinedSignal([channel.gone, worker.service.stopping], async (signal) => {
       const over = connection.outputs.passTo({ request, channel }, signal);
@@ -66,8 +69,13 @@ async function attachTo(
   }
 }
 
+/** Whether the monitor closes the container's stdin at the end of any connection (see monitorArgv). */
+function isStdinOnce({ config }: ContainerRecord): boolean {
+  return config?.stdin === true && config.stdinOnce && !config.tty;
+}
+
 /** A connection to the monitor, and what it says there. */
-interface Watching {
+export interface Watching {
   readonly packets: PacketSocket;
   readonly outputs: AttachedOutputs;
   /** Of one session that is over. */
@@ -82,6 +90,26 @@ async function open(
   const packets = await connect(worker, record, onFree);
   const outputs = createAttachedOutputs(worker, record.id, packets);
   return { packets, outputs, leave: () => packets.close() };
+}
+
+/**
+ * The one connection of all sessions without stdin to a container whose stdin ends with its first
+ * client's: it stays when they leave, as the monitor would take it for that client.
+ */
+function share(worker: Worker, record: ContainerRecord): Promise<Watching> {
+  const { watching } = worker;
+  const known = watching.get(record.id);
+  if (known !== undefined) return known;
+  const opened = open(worker, record, () => undefined).then((connection) => {
+    void connection.outputs.ended.then(() => {
+      watching.delete(record.id);
+      connection.packets.close();
+    });
+    return { ...connection, leave: () => undefined };
+  });
+  watching.set(record.id, opened);
+  opened.catch(() => watching.delete(record.id));
+  return opened;
 }
 
 async function connect(

@@ -97,6 +97,7 @@ export async function createWorker(
     creations: new Map(),
     fenced: new Set(),
     released: new Set(),
+    watching: new Map(),
     killTimes: new Map(),
   };
   return worker;

@@ -38,6 +38,8 @@ describe("the monitor's command line", () => {
     assert.ok(monitorArgv({ ...OPTIONS, stdin: true }).includes('--leave-stdin-open'));
     const once = monitorArgv({ ...OPTIONS, stdin: true, stdinOnce: true });
     assert.ok(once.includes('-i') && !once.includes('--leave-stdin-open'));
+    const terminal = monitorArgv({ ...OPTIONS, stdin: true, stdinOnce: true, tty: true });
+    assert.ok(terminal.includes('--leave-stdin-open'));
   });
 
   it('keeps no log where there is no path for one', () => {

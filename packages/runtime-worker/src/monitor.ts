@@ -59,7 +59,8 @@ export function monitorArgv(options: MonitorOptions): string[] {
   ];
   if (options.tty) argv.push('-t');
   if (options.stdin) argv.push('-i');
-  if (options.stdin && !options.stdinOnce) argv.push('--leave-stdin-open');
+  // A terminal has no end of input that a client's leaving could be, as for containerd.
+  if (options.stdin && (!options.stdinOnce || options.tty)) argv.push('--leave-stdin-open');
   if (options.restoreFrom !== undefined) argv.push('--restore', options.restoreFrom);
   return argv;
 }

@@ -10,6 +10,7 @@ import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { containerPaths, type handlerPaths } from '@cribus/contracts/paths.ts';
 import { type OwnerName, subjectToken } from '@cribus/contracts/subjects.ts';
 import type { CgroupHost } from '@cribus/host/cgroups.ts';
+import type { Watching } from './attach.ts';
 import type { RuntimeDriver } from './driver.ts';
 import type { Engine } from './engine.ts';
 import type { Exits } from './exits.ts';
@@ -49,6 +50,8 @@ export interface Worker {
   readonly fenced: Set<string>;
   /** Containers whose engine state is gone already; forgotten with the container. */
   readonly released: Set<string>;
+  /** The connection that sessions without stdin share, by container id. */
+  readonly watching: Map<string, Promise<Watching>>;
   /** When a running stop will kill, in monotonic milliseconds, by container id. */
   readonly killTimes: Map<string, { atMs: number; readonly hurry: AbortController[] }>;
 }
