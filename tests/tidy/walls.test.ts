@@ -145,6 +145,23 @@ describe('the rules of the house', () => {
     assert.deepEqual(bad, []);
   });
 
+  it('joins signals by what lets go of them again', () => {
+    let joins = 0;
+    const byNode = shipped.filter((file) => {
+      if (/\b(joinSignals|withJoinedSignal)\(/.test(file.text)) joins += 1;
+      return file.lines.some((line) => /\bAbortSignal\.any\(/.test(line));
+    });
+    // Once per stream of a client or forwarded connection, not per request.
+    const known = [
+      'packages/runtime-worker/src/port-forward.ts',
+      'services/cri-gateway/src/streaming/open-session.ts',
+      'services/cri-gateway/src/streaming/spdy/command-client.ts',
+      'services/cri-gateway/src/streaming/spdy/forward-client.ts',
+    ];
+    assert.deepEqual(byNode.map(({ path }) => path).sort(), known);
+    assert.ok(joins > 20, `saw only ${joins} files that join signals`);
+  });
+
   it('has no grab-bag names, no default exports, no leftovers', () => {
     const bad = violations(files, (file) => [
       ...file.path
