@@ -18,7 +18,7 @@ export interface Registry {
   stop(): Promise<void>;
 }
 
-const START_BUDGET_MS = 15_000;
+const START_BUDGET_MS = 60_000;
 
 export interface RegistryOptions {
   /** An htpasswd file's path, to ask for basic authentication. */
