@@ -8,6 +8,7 @@ import { SandboxPhase, type SandboxRecord } from '@cribus/contracts/gen/node/v1/
 import { FRAME } from '@cribus/contracts/session.ts';
 import { dialTcp } from '@cribus/host/dial.ts';
 import { isErrno } from '@cribus/host/errno.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { PortForwardStrategy } from './driver.ts';
 import { dialThroughEngine } from './port-forward-by-engine.ts';
 import { pour, pump, type SessionChannel } from './session-channel.ts';
@@ -84,17 +85,21 @@ function carry(remote: Socket, { sandbox, port, channel }: Forwarding): Promise<
 
 /** Raises unavailable with the pod, the port and what each way said. */
 async function dial(worker: Worker, what: Forwarding): Promise<Socket> {
-  const { sandbox, port, channel } = what;
-  const signal = AbortSignal.any([
-    channel.gone,
-    worker.service.stopping,
-    worker.service.clock.timeout(DIAL_BUDGET_MS),
-  ]);
+  const { clock, stopping } = worker.service;
+  const limits = [what.channel.gone, stopping, clock.timeout(DIAL_BUDGET_MS)];
+  return await withJoinedSignal(limits, (signal) => dialWithin(worker, { ...what, signal }));
+}
+
+async function dialWithin(
+  worker: Worker,
+  what: Forwarding & { readonly signal: AbortSignal },
+): Promise<Socket> {
+  const { sandbox, port, channel, signal } = what;
   const netns = sandbox.namespaces?.net ?? '';
   const ways = netns === '' ? (['host'] as const) : worker.driver.portForward;
   const said: string[] = [];
   for (const way of ways) {
-    for (const attempt of attempts(worker, { ...what, way, netns, signal })) {
+    for (const attempt of attempts(worker, { ...what, way, netns })) {
       try {
         return await attempt.connect();
       } catch (error) {

@@ -5,6 +5,7 @@ import type { Bus } from '@cribus/chassis/bus.ts';
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import type { Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { type OwnerName, type RequestOf, runtimeOwner, VERBS } from '@cribus/contracts/subjects.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { Gateway } from '../gateway.ts';
 import type { CommandAsk, ForwardAsk } from './ask.ts';
 
@@ -28,15 +29,17 @@ export function createSessions(
   ): Promise<Session> => {
     const { owner, requestId } = options;
     gateway.owners.requireAlive(owner);
-    const signal = AbortSignal.any([options.signal, gateway.clock.timeout(VERBS[verb].budgetMs)]);
-    try {
-      const { result } = await bus.ask(verb, request, { owner, requestId, signal });
-      return result;
-    } catch (error) {
-      throw signal.aborted && !isFailure(error)
-        ? failureOfAbort(signal, `${owner}: ${verb}`)
-        : error;
-    }
+    const limits = [options.signal, gateway.clock.timeout(VERBS[verb].budgetMs)];
+    return await withJoinedSignal(limits, async (signal) => {
+      try {
+        const { result } = await bus.ask(verb, request, { owner, requestId, signal });
+        return result;
+      } catch (error) {
+        throw signal.aborted && !isFailure(error)
+          ? failureOfAbort(signal, `${owner}: ${verb}`)
+          : error;
+      }
+    });
   };
   return {
     command({ kind, containerId, handler, requestId, ...streams }, signal) {

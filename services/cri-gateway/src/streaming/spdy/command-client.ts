@@ -3,6 +3,7 @@
 
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { CommandAsk } from '../ask.ts';
 import type { ClientStream, CommandClient } from '../client-stream.ts';
 import { type SpdyTransport, serveSpdy } from './connection.ts';
@@ -52,9 +53,9 @@ export async function spdyCommandClient(options: {
       if (TYPES.every((one) => !wanted[one] || streams.has(one))) complete.abort();
     },
   });
-  await clock
-    .sleep(creationMs, AbortSignal.any([complete.signal, connection.closed]))
-    .catch(() => undefined);
+  await withJoinedSignal([complete.signal, connection.closed], (signal) =>
+    clock.sleep(creationMs, signal),
+  ).catch(() => undefined);
   const error = streams.get('error');
   if (!complete.signal.aborted || error === undefined) {
     connection.close();

@@ -3,6 +3,7 @@
 
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { Clock } from '@cribus/host/clock.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { ClientConnection, ForwardPair } from '../client-stream.ts';
 import { parsePort } from '../ports.ts';
 import { type SpdyStream, type SpdyTransport, serveSpdy } from './connection.ts';
@@ -25,9 +26,9 @@ export function serveSpdyForwards(options: {
   const { transport, clock, creationMs, onPair } = options;
   const halves = new Map<string, HalfPair>();
   const giveUpLater = async (requestId: string, half: HalfPair): Promise<void> => {
-    await clock
-      .sleep(creationMs, AbortSignal.any([half.complete.signal, transport.closed]))
-      .catch(() => undefined);
+    await withJoinedSignal([half.complete.signal, transport.closed], (signal) =>
+      clock.sleep(creationMs, signal),
+    ).catch(() => undefined);
     halves.delete(requestId);
     if (half.complete.signal.aborted) return;
     const error = half.streams.get('error');
