@@ -11,7 +11,7 @@ import { setupOrExit } from './setup.mjs';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const OLDEST = [1, 34];
 const ARCHITECTURE = process.arch === 'x64' ? 'amd64' : process.arch;
-const HOW_TO_GET_IT = `Take one of 1.34 or later, as https://dl.k8s.io/v1.36.2/bin/linux/${ARCHITECTURE}/kubelet, or build
+const HOW_TO_GET_IT = `Take one of 1.34 or later for ${ARCHITECTURE} (https://kubernetes.io/releases/download/), or build
 it with Go from a checkout of Kubernetes (make WHAT=cmd/kubelet), and put it on the PATH.`;
 /** Pod, monitor and engine cgroups of a run are all below it. */
 const CGROUP = `cribus-kubelet-${process.pid}`;
