@@ -21,7 +21,7 @@ export function removeSandbox(worker: Worker): VerbHandler<'remove-sandbox'> {
     await fence(worker, sandboxId);
     await stopAll(worker, sandboxId, context);
     const records = recordsOfSandbox(worker, sandboxId);
-    await Promise.all(
+    await allEnded(
       records
         .filter((record) => !record.sandboxProcess)
         .map((record) => removeOne(worker, record.id, context)),
@@ -53,6 +53,13 @@ async function stopAll(worker: Worker, sandboxId: string, context: VerbContext):
   const processes = records.filter((record) => record.sandboxProcess);
   const inside = worker.driver.sandboxModel === 'root-container';
   for (const group of inside ? [processes, containers] : [containers, processes]) {
-    await Promise.all(group.map(({ id }) => stopOne(worker, id, { graceMs: 0, context })));
+    await allEnded(group.map(({ id }) => stopOne(worker, id, { graceMs: 0, context })));
+  }
+}
+
+/** The first failure, once none of them runs any more: their signal ends with the call. */
+async function allEnded(steps: readonly Promise<unknown>[]): Promise<void> {
+  for (const step of await Promise.allSettled(steps)) {
+    if (step.status === 'rejected') throw step.reason;
   }
 }
