@@ -4,6 +4,7 @@
 import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { Failure } from '@cribus/contracts/failure.ts';
+import { sandboxPaths } from '@cribus/contracts/paths.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { listDirectory, readFileIfExists, writeFileAtomic } from '@cribus/host/files.ts';
 import { signalProcess, waitForExit } from '@cribus/host/processes.ts';
@@ -43,7 +44,11 @@ export async function runDown(invocation: Invocation): Promise<number> {
 
 /** Containers stand on what would be put back, and a kubelet makes a pod anew that it misses. */
 async function putBackWithoutPods(stack: Stack): Promise<string[]> {
-  const left = (await listDirectory(stack.paths.sandboxes)).length;
+  // What was set aside as broken has no record any more, and nothing stands on it.
+  const directories = await listDirectory(stack.paths.sandboxes);
+  const left = directories.filter((id) =>
+    existsSync(sandboxPaths(stack.paths.roots, id).record),
+  ).length;
   if (left === 0) return putBack(stack);
   const what = left === 1 ? 'a pod that was' : `${left} pods that were`;
   return [`${what} made meanwhile: stop who makes them (systemctl stop kubelet), and try again`];
