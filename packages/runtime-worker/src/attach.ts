@@ -94,7 +94,8 @@ async function open(
 
 /**
  * The one connection of all sessions without stdin to a container whose stdin ends with its first
- * client's: it stays when they leave, as the monitor would take it for that client.
+ * client's: it stays when they leave, as the monitor would take it for that client. Only a worker that
+ * ends can't keep it open.
  */
 function share(worker: Worker, record: ContainerRecord): Promise<Watching> {
   const { watching } = worker;

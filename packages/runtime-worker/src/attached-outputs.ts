@@ -11,7 +11,10 @@ import type { Worker } from './worker.ts';
 
 /** First byte of what conmon sends (conmon, src/utils.h); the rest is the stream's. */
 const MONITOR_STREAMS = { 2: 'stdout', 3: 'stderr' } as const;
-/** How long a client may take nothing while the container's output waits for it. */
+/**
+ * How long a client may take nothing while the container's output waits for it. What it takes shows in
+ * whole writes, so it has to take some 64 KiB.
+ */
 const STALL_MS_MAX = 10_000;
 /** Once the container is killed only the record of its end is waited for. */
 const STALL_AFTER_KILL_MS_MAX = 1_000;
