@@ -70,7 +70,8 @@ describe('volumes that an image declares', () => {
     });
 
     it(`give way to a volume of the pod, under ${handler}`, async () => {
-      const mounts = [{ containerPath: '/data', hostPath: suite.stack.root, readonly: true }];
+      // A symlink of the image, to where one is declared.
+      const mounts = [{ containerPath: '/linked', hostPath: suite.stack.root, readonly: true }];
       const pod = await runPod(suite.stack, {
         image,
         script: SLEEP,

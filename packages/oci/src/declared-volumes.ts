@@ -23,15 +23,16 @@ const KERNEL = ['/proc', '/sys', '/dev'];
  * and the kernel's file systems are left out.
  */
 export function declaredDestinations(image: ImageConfig, mounts: readonly Mount[]): string[] {
+  const places = mounts.map((mount) => posix.resolve('/', mount.containerPath));
   const wanted = Object.keys(image.config.Volumes ?? {})
     .filter((path) => path.startsWith('/') && !path.includes('\0'))
     .map((path) => posix.resolve(path))
-    .filter((path) => isFree(path, mounts));
+    .filter((path) => isFree(path, places));
   return [...new Set(wanted)].sort();
 }
 
-/** Whether a path of the container, without symlinks, is neither the request's nor the kernel's. */
-export function isFree(path: string, mounts: readonly Mount[]): boolean {
-  const taken = [...KERNEL, ...mounts.map((mount) => posix.resolve('/', mount.containerPath))];
-  return path !== '/' && !taken.some((other) => path === other || path.startsWith(`${other}/`));
+/** Whether a path of the container is neither at nor below any of these places, nor the kernel's. */
+export function isFree(path: string, taken: readonly string[]): boolean {
+  const isIn = (place: string) => path === place || path.startsWith(`${place}/`);
+  return path !== '/' && ![...KERNEL, ...taken].some(isIn);
 }

@@ -42,13 +42,17 @@ export async function makeDeclaredVolumes(options: {
     const why = `its image declares ${destinations.length} volumes, over ${DECLARED_VOLUMES_MAX}`;
     throw new Failure('limit', `container ${containerId}: ${why}`);
   }
+  const taken = await Promise.all(
+    options.mounts.map(async ({ containerPath }) =>
+      withinRootfs(rootfs, await resolveInRootfs(rootfs, containerPath)),
+    ),
+  );
   const made: DeclaredVolume[] = [];
   for (const [index, declared] of destinations.entries()) {
     const content = await resolveInRootfs(rootfs, declared);
-    // Where the engine, too, gets by the image's symlinks.
-    const destination = join('/', relative(rootfs, content));
-    const isTwice = made.some((other) => other.destination === destination);
-    if (isTwice || !isFree(destination, options.mounts)) continue;
+    // Where the engine, too, gets by the image's symlinks. One inside of another is in its copy.
+    const destination = withinRootfs(rootfs, content);
+    if (!isFree(destination, [...taken, ...made.map((other) => other.destination)])) continue;
     const found = await statIfThere(content);
     if (found !== undefined && !found.isDirectory()) continue;
     const source = join(directory, String(index));
@@ -59,6 +63,10 @@ export async function makeDeclaredVolumes(options: {
     made.push({ destination, source });
   }
   return made;
+}
+
+function withinRootfs(rootfs: string, path: string): string {
+  return join('/', relative(rootfs, path));
 }
 
 async function statIfThere(path: string) {

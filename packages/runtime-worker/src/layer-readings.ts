@@ -7,7 +7,7 @@ import {
   filesystemCapacity,
 } from '@cribus/host/directory-usage.ts';
 import type { Readings } from './background-readings.ts';
-import { type Worker, writableLayerOf } from './worker.ts';
+import { placesOf, type Worker, writableLayerOf } from './worker.ts';
 
 /** Walked for so long at once, with such a rest between: a fifth of one processor while it lasts. */
 const SLICE_MS = 4;
@@ -57,9 +57,16 @@ export function createLayerReadings(worker: Worker): LayerReadings {
       const wasOver = isOver(id);
       const sampledAtNs = clock.nowNs();
       const options = { clock, signal, sliceMs: SLICE_MS, pauseMs: PAUSE_MS };
-      const { usedBytes, inodesUsed } = await directoryUsage(writableLayerOf(worker, id), options);
-      const usage = { sampledAtNs, usedBytes, inodesUsed, ...filesystem(worker.paths.containers) };
-      usages.set(id, LayerUsage.fromPartial(usage));
+      // Volumes that the image declares are the container's own too, and limited with its layer.
+      const layer = await directoryUsage(writableLayerOf(worker, id), options);
+      const volumes = await directoryUsage(placesOf(worker, id).declaredVolumes, options);
+      const usage = LayerUsage.fromPartial({
+        sampledAtNs,
+        usedBytes: layer.usedBytes + volumes.usedBytes,
+        inodesUsed: layer.inodesUsed + volumes.inodesUsed,
+        ...filesystem(worker.paths.containers),
+      });
+      usages.set(id, usage);
       if (wasOver) final.add(id);
     },
   };

@@ -255,6 +255,58 @@ describe('checkpoints of containers under runc', () => {
     await remove(id);
   });
 
+  it('have with them what a container has in the volumes that its image declares, and bring it back', async () => {
+    const usual = fixture.context();
+    const ask = (async (verb: VerbName, request: never, options: never) => {
+      const answer = await usual.ask(verb as 'take-lease', request, options);
+      if (verb !== 'take-lease') return answer;
+      const image = JSON.parse(Buffer.from(answer.image?.configJson ?? '').toString());
+      image.config.Volumes = { '/bin': {}, '/fresh': {} };
+      const configJson = Buffer.from(JSON.stringify(image));
+      return { ...answer, image: { ...answer.image, configJson } };
+    }) as unknown as VerbContext['ask'];
+    const make = async (name: string, image: string, script: string) => {
+      const config = ContainerConfig.fromPartial({
+        metadata: { name, attempt: 0 },
+        image: { image },
+        command: ['sh', '-c', script],
+        linux: { securityContext: { namespaceOptions: { pid: 1 } } },
+      });
+      const { id: podSandboxId, config: sandboxConfig } = fixture.sandbox;
+      const { containerId } = await fixture.verbs['create-container'](
+        { podSandboxId, config, sandboxConfig },
+        fixture.context({ ask }),
+      );
+      await start(containerId);
+      return containerId;
+    };
+    const script = 'rm /bin/yes; mkdir /fresh/d; echo kept >/fresh/d/file; touch /done; sleep 1000';
+    const first = await make('volumes', 'busybox', script);
+    const upper = join(fixture.worker.paths.containers, first, WRITABLE_LAYER);
+    while (!existsSync(join(upper, 'done'))) await systemClock.sleep(20);
+    const location = join(base, 'volumes.tar');
+    await checkpoint(first, location);
+    await remove(first);
+    const text = (name: string) => execFileSync('tar', ['-xOf', location, name]);
+    const spec = JSON.parse(text('spec.dump').toString()) as {
+      readonly mounts: readonly { readonly destination: string }[];
+    };
+    const mounted = spec.mounts.map(({ destination }) => destination);
+    assert.ok(!mounted.includes('/bin') && mounted.includes('/proc'), `${mounted}`);
+    assert.deepEqual(JSON.parse(text('deleted.files').toString()), ['/bin/yes']);
+    const again = await make('volumes-again', location, 'sleep 1000');
+    const seen = await fixture.exec(again, [
+      ...[
+        'sh',
+        '-c',
+        'cat /fresh/d/file; ls /bin/yes; echo more >/fresh/d/file; cat /fresh/d/file',
+      ],
+    ]);
+    assert.match(`${seen.stdout}${seen.stderr}`, /^kept\nmore\n.*yes: No such file/s);
+    await remove(again);
+    assert.equal(existsSync(join(fixture.worker.paths.containers, again)), false);
+  });
+
   it('that fail leave nothing, say why, and let the container run on', async () => {
     const id = await changedContainer('fails');
     const location = join(base, 'fails.tar');

@@ -2,7 +2,7 @@
 // internal/lib/checkpoint.go and of containerd's internal/cri/server/container_checkpoint_linux.go.
 
 import { readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { placesOf, type Worker } from '../worker.ts';
@@ -31,8 +31,11 @@ export async function metadataOf(
   worker: Worker,
   record: ContainerRecord,
 ): Promise<Readonly<Record<string, string>>> {
-  const { bundle } = placesOf(worker, record.id);
-  const spec = JSON.parse(await readFile(join(bundle, 'config.json'), 'utf8')) as BundleSpec;
+  const { bundle, declaredVolumes } = placesOf(worker, record.id);
+  const whole = JSON.parse(await readFile(join(bundle, 'config.json'), 'utf8')) as BundleSpec;
+  // What the image declares is in the root filesystem's changes, and nobody has to mount it again.
+  const mounts = whole.mounts.filter(({ source }) => dirname(source) !== declaredVolumes);
+  const spec = { ...whole, mounts };
   const bindMounts = await bindMountsOf(spec);
   const { [CRIU_OPTIONS_ANNOTATION]: _ofThisHost, ...annotations } = spec.annotations ?? {};
   return {

@@ -1,10 +1,11 @@
 // What a container changed in its root filesystem, read from its overlay's upper directory: the files
 // that are new or changed as an archive, and the paths that are gone as a list.
 
-import { lstat, readdir } from 'node:fs/promises';
+import { lstat } from 'node:fs/promises';
 import { isErrno } from '@cribus/host/errno.ts';
 import { getXattr } from '@cribus/host/jail.ts';
 import type { ArchiveFile } from './archive-file.ts';
+import { latin1, namesIn, utf8 } from './latin1.ts';
 
 const OPAQUE_XATTR = 'trusted.overlay.opaque';
 
@@ -52,16 +53,6 @@ export async function writeRootfsDiff(
   return deleted;
 }
 
-async function namesIn(directory: string): Promise<string[]> {
-  try {
-    const names = await readdir(Buffer.from(directory, 'latin1'), { encoding: 'buffer' });
-    return names.map((name) => name.toString('latin1')).sort();
-  } catch (error) {
-    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return [];
-    throw error;
-  }
-}
-
 function isOpaque(path: string): boolean {
   try {
     return getXattr(Buffer.from(path, 'latin1'), OPAQUE_XATTR).toString() === 'y';
@@ -69,12 +60,4 @@ function isOpaque(path: string): boolean {
     if (isErrno(error, 'ENODATA', 'ENOTSUP', 'EOPNOTSUPP')) return false;
     throw error;
   }
-}
-
-function latin1(text: string): string {
-  return Buffer.from(text, 'utf8').toString('latin1');
-}
-
-function utf8(text: string): string {
-  return Buffer.from(text, 'latin1').toString('utf8');
 }

@@ -7,12 +7,15 @@ import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/p
 import { basename, dirname, join } from 'node:path';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { readFileIfExists, removeTree } from '@cribus/host/files.ts';
+import type { DeclaredVolume } from '@cribus/oci/declared-volumes.ts';
 import { placesOf, type Worker, writableLayerOf } from '../worker.ts';
 import { archiveInto } from './archive-file.ts';
 import { CONTAINER_LOG, CRIU_IMAGES, DELETED_FILES, ROOTFS_DIFF } from './format.ts';
+import { latin1 } from './latin1.ts';
 import { metadataOf } from './metadata.ts';
 import { writeRootfsDiff } from './rootfs-diff.ts';
 import { runEngine } from './run-engine.ts';
+import { writeVolumeDiff } from './volume-diff.ts';
 
 /** In the container's directory; holds what a checkpoint in progress has made. */
 const WORK = 'checkpoint';
@@ -96,10 +99,11 @@ async function dump(worker: Worker, { id }: ContainerRecord, { work, signal }: P
 }
 
 async function gatherFiles(worker: Worker, record: ContainerRecord, { work, signal }: Place) {
-  const { bundle } = placesOf(worker, record.id);
+  const { bundle, rootfs, declaredVolumes } = placesOf(worker, record.id);
   const spec = JSON.parse(await readFile(join(bundle, 'config.json'), 'utf8')) as {
-    readonly mounts: readonly { readonly destination: string }[];
+    readonly mounts: readonly DeclaredVolume[];
   };
+  const volumes = spec.mounts.filter(({ source }) => dirname(source) === declaredVolumes);
   const nowNs = worker.service.clock.nowNs();
   const out = await open(join(work, ROOTFS_DIFF), 'wx', 0o600);
   try {
@@ -112,6 +116,9 @@ async function gatherFiles(worker: Worker, record: ContainerRecord, { work, sign
       },
       archive,
     );
+    for (const volume of volumes) {
+      deleted.push(...(await writeVolumeDiff(volume, { rootfs, archive })));
+    }
     await archive.finish();
     if (deleted.length > 0) await writeFile(join(work, DELETED_FILES), JSON.stringify(deleted));
   } finally {
@@ -150,8 +157,4 @@ async function writeArchive(
 async function addLog(archive: ReturnType<typeof archiveInto>, path: string): Promise<void> {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (stats?.isFile()) await archive.addPath(CONTAINER_LOG, latin1(path));
-}
-
-function latin1(path: string): string {
-  return Buffer.from(path, 'utf8').toString('latin1');
 }
