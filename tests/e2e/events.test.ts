@@ -71,7 +71,9 @@ describe('container events', () => {
       const { podId, containerId } = pod;
       const config = shellContainer(image, 'sleep 600', { name: 'other' });
       const other = await startContainer(cri, podId, config, pod.config);
-      await eventually('the end is told', async () => first.stepsOf(containerId).length === 3);
+      await eventually('one end and the other start are told', async () => {
+        return first.stepsOf(containerId).length === 3 && first.stepsOf(other).length === 2;
+      });
       const status = await cri.call('podSandboxStatus', { podSandboxId: podId, verbose: false });
       const told = first.events.at(-1);
       assert.ok(status.timestamp > (told?.createdAt ?? 0n), 'a later reading bears a later time');
