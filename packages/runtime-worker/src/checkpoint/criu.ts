@@ -12,7 +12,8 @@ export interface CheckpointAbility {
   readonly words: string;
 }
 
-const CHECK_BUDGET_MS = 10_000;
+/** It takes a tenth of a second; a machine that is just booting may take a hundred times that. */
+const CHECK_BUDGET_MS = 30_000;
 const REASON_CHARACTERS_MAX = 300;
 
 /** Asks criu itself; `engineLacks` says why the engine can't use it, where it can't. */
