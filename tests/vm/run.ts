@@ -8,7 +8,7 @@ import { boot } from './machine/boot.ts';
 import { makeTreeDisk } from './machine/tree-disk.ts';
 import { planPhases, REBOOT } from './phases.ts';
 
-/** A whole run takes some ten minutes on two cores, and as long again with critest. */
+/** A whole run takes half an hour at most on two cores, and half as long again with critest. */
 const BUDGET_MS = 120 * 60_000;
 
 const [tree = '', critest = '', ...named] = process.argv.slice(2);
