@@ -102,6 +102,10 @@ describe('statistics of an engine', () => {
     const newer =
       '{"type":"stats","id":"c1","data":{"cpu":{"usage":{"kernel":1,"user":2,"total":3,"percpu":[1,2]}},"memory":{"cache":7,"usage":{"limit":0,"usage":4,"failcnt":0}},"pids":{}}}';
     assert.deepEqual(parseStats(newer), { cpuNs: 3n, memoryBytes: 4n, processes: 0n });
+    const idle =
+      '{"type":"stats","id":"c1","data":{"cpu":{"usage":{}},"memory":{"usage":{"limit":0,"usage":4788224,"failcnt":0}},"pids":{"current":3}}}';
+    const nothingYet = { cpuNs: 0n, memoryBytes: 4788224n, processes: 3n };
+    assert.deepEqual(parseStats(idle), nothingYet, 'less than a tick of processor time');
     assert.equal(parseStats('loading sandbox: file does not exist'), undefined);
   });
 });

@@ -101,9 +101,10 @@ export function parseStats(stdout: string): EngineStats | undefined {
     const found = pattern.exec(stdout)?.[1];
     return found === undefined ? undefined : BigInt(found);
   };
-  const cpuNs = number(/"cpu":\{"usage":\{(?:[^{}]*,)?"total":(\d+)/);
   const memoryBytes = number(/"memory":\{(?:[^{}]*,)?"usage":\{(?:[^{}]*,)?"usage":(\d+)/);
-  if (cpuNs === undefined || memoryBytes === undefined) return undefined;
+  if (!stdout.includes('"cpu":{"usage":{') || memoryBytes === undefined) return undefined;
+  // The Sentry counts whole ticks, and runsc leaves out what is zero.
+  const cpuNs = number(/"cpu":\{"usage":\{(?:[^{}]*,)?"total":(\d+)/) ?? 0n;
   return { cpuNs, memoryBytes, processes: number(/"pids":\{"current":(\d+)/) ?? 0n };
 }
 
