@@ -188,9 +188,12 @@ async function initSeccomp(worker: Worker, sandbox: SandboxRecord, host: HostFac
   return buildSeccomp({ security, host, localhost, capabilities: [] }, invalidOf(object));
 }
 
-/** One read-only root filesystem for all inits of a handler: the directories, and the program. */
+/**
+ * One read-only root filesystem for all inits of a handler: the directories, and the program. Kept with
+ * the containers: nothing may be executed from the /run of a Debian that booted by an initramfs.
+ */
 async function initRootfs(worker: Worker): Promise<string> {
-  const rootfs = join(worker.paths.run, 'init-rootfs');
+  const rootfs = join(worker.paths.directory, 'init-rootfs');
   const program = join(rootfs, INIT);
   for (const name of ['proc', 'dev', 'sys', 'etc', 'tmp']) {
     await mkdir(join(rootfs, name), { recursive: true, mode: 0o755 });
