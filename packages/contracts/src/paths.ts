@@ -98,6 +98,8 @@ export function handlerPaths(roots: Roots, handlerToken: string) {
     containers: join(directory, 'containers'),
     /** conmon writes `<container id>` with the exit code here. */
     exits: join(directory, 'exits'),
+    /** Not below `run`: most Debian machines have /run mounted noexec. */
+    initRootfs: join(directory, 'init-rootfs'),
     run: join(roots.run, 'handlers', handlerToken),
     /** The engine's own `--root`. */
     engineRoot: join(roots.run, 'handlers', handlerToken, 'engine'),

@@ -2,7 +2,7 @@
 // shared PID namespace (catatonit -P), or gVisor's root container, the Sentry.
 
 import { randomUUID } from 'node:crypto';
-import { constants } from 'node:fs';
+import { constants, statSync } from 'node:fs';
 import { copyFile, mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { VerbContext, VerbHandler } from '@cribus/chassis/owner.ts';
@@ -188,20 +188,19 @@ async function initSeccomp(worker: Worker, sandbox: SandboxRecord, host: HostFac
   return buildSeccomp({ security, host, localhost, capabilities: [] }, invalidOf(object));
 }
 
-/**
- * One read-only root filesystem for all inits of a handler: the directories, and the program. Kept with
- * the containers: nothing may be executed from the /run of a Debian that booted by an initramfs.
- */
+/** One read-only root filesystem for all inits of a handler: the directories, and the program. */
 async function initRootfs(worker: Worker): Promise<string> {
-  const rootfs = join(worker.paths.directory, 'init-rootfs');
+  const rootfs = worker.paths.initRootfs;
   const program = join(rootfs, INIT);
   for (const name of ['proc', 'dev', 'sys', 'etc', 'tmp']) {
     await mkdir(join(rootfs, name), { recursive: true, mode: 0o755 });
   }
   try {
+    const original = resolveCommand(INIT);
+    if (isCopyOf(original, program)) return rootfs;
     // Pods start at the same time.
     const part = `${program}.${randomUUID()}`;
-    await copyFile(resolveCommand(INIT), part, constants.COPYFILE_FICLONE);
+    await copyFile(original, part, constants.COPYFILE_FICLONE);
     await rename(part, program);
   } catch (error) {
     if (isErrno(error, 'ETXTBSY')) return rootfs;
@@ -211,4 +210,11 @@ async function initRootfs(worker: Worker): Promise<string> {
     });
   }
   return rootfs;
+}
+
+/** True when the copy was written after the original was last put there, and is as long. */
+function isCopyOf(original: string, copy: string): boolean {
+  const { size, ctimeMs } = statSync(original);
+  const there = statSync(copy, { throwIfNoEntry: false });
+  return there?.size === size && there.mtimeMs > ctimeMs;
 }
