@@ -71,8 +71,8 @@ describe('the endpoint for cAdvisor', () => {
   });
 
   const socket = () => join(directory, 'crio', 'crio.sock');
-  const serve = async () => {
-    const text = `[kubelet]\ncadvisor_socket = "${socket()}"`;
+  const serve = async (path = socket()) => {
+    const text = `[kubelet]\ncadvisor_socket = "${path}"`;
     const config = parseConfig(text, { file: 'test', directory });
     const onStop = (_step: string, work: () => Promise<void> | void) => void stops.push(work);
     const log: Logger = {
@@ -206,5 +206,17 @@ describe('the endpoint for cAdvisor', () => {
     await serve();
     for (const stop of stops.splice(0)) await stop();
     assert.equal(existsSync(join(directory, 'crio')), false);
+  });
+
+  it('takes away every directory that it made, and none that somebody put something in', async () => {
+    const path = join(directory, 'a', 'b', 'crio.sock');
+    await serve(path);
+    for (const stop of stops.splice(0)) await stop();
+    assert.equal(existsSync(join(directory, 'a')), false);
+    await serve(path);
+    mkdirSync(join(directory, 'a', 'of-others'));
+    for (const stop of stops.splice(0)) await stop();
+    assert.equal(existsSync(join(directory, 'a', 'b')), false);
+    assert.equal(existsSync(join(directory, 'a', 'of-others')), true);
   });
 });

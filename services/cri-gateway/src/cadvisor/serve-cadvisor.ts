@@ -2,7 +2,7 @@
 // answers over HTTP on a unix socket, both from memory.
 
 import { mkdir, rmdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createHttpServer } from '@cribus/chassis/http-server.ts';
 import type { Service } from '@cribus/chassis/service.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
@@ -56,7 +56,7 @@ export async function serveCadvisor(
   let made: string | undefined;
   service.onStop('endpoint for cAdvisor', async () => {
     await server.close();
-    if (made !== undefined) await removeIfEmpty(made);
+    if (made !== undefined) await removeEmpty(dirname(path), made);
   });
   const tryToServe = async (): Promise<Failure | undefined> => {
     try {
@@ -119,10 +119,13 @@ async function openStorage({ config }: Pick<Service, 'config'>): Promise<Storage
   };
 }
 
-async function removeIfEmpty(directory: string): Promise<void> {
+/** Removes a directory and those above it, up to `topmost`, as far as they are empty. */
+async function removeEmpty(directory: string, topmost: string): Promise<void> {
   try {
     await rmdir(directory);
   } catch (error) {
-    if (!isErrno(error, 'ENOTEMPTY', 'EEXIST', 'ENOENT')) throw error;
+    if (isErrno(error, 'ENOTEMPTY', 'EEXIST')) return;
+    if (!isErrno(error, 'ENOENT')) throw error;
   }
+  if (directory.length > topmost.length) await removeEmpty(dirname(directory), topmost);
 }
