@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -27,9 +27,9 @@ import { HOST_KERNEL_HANDLERS, stackSuite } from './harness/suite.ts';
 
 const MIB = 1024 * 1024;
 
-/** One place for a socket, which the stack makes the directory of. */
+/** One place for a socket, which the stack makes the directories of. */
 function place() {
-  const base = mkdtempSync(join(tmpdir(), 'cribus-e2e-crio-'));
+  const base = join(tmpdir(), `cribus-e2e-crio-${randomUUID()}`);
   const socket = join(base, 'crio', 'crio.sock');
   return { base, socket, config: `[kubelet]\ncadvisor_socket = "${socket}"\n` };
 }
@@ -68,7 +68,7 @@ describe("the kubelet's cAdvisor", () => {
   });
   after(() => {
     assert.equal(existsSync(dirname(socket)), false, 'the socket goes with the stack');
-    rmSync(base, { recursive: true });
+    rmSync(base, { recursive: true, force: true });
   });
   const labels = { 'io.kubernetes.container.name': 'main', 'io.kubernetes.pod.name': 'web' };
 

@@ -3,15 +3,8 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -36,13 +29,14 @@ const SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
 const FUSE = { major: 10, minor: 229 };
 
 describe('CDI devices', () => {
-  const base = mkdtempSync(join(tmpdir(), 'cribus-cdi-'));
+  // Made when the tests run, for tests that nobody asks for leave nothing behind.
+  const base = join(tmpdir(), `cribus-cdi-${randomUUID()}`);
   const low = join(base, 'etc');
   const high = join(base, 'run');
   const vendorDirectory = join(base, 'vendor');
   const suite = stackSuite({ config: `[cdi]\nspec_dirs = ${JSON.stringify([low, high])}\n` });
   before(() => {
-    mkdirSync(vendorDirectory);
+    mkdirSync(vendorDirectory, { recursive: true });
     writeFileSync(join(vendorDirectory, 'library'), 'of the vendor\n');
     execFileSync('mknod', ['-m', '0640', join(vendorDirectory, 'node'), 'c', '10', '229']);
     execFileSync('mknod', ['-m', '0600', join(vendorDirectory, 'block'), 'b', '7', '0']);
@@ -50,7 +44,7 @@ describe('CDI devices', () => {
   afterEach(() => {
     for (const directory of [low, high]) rmSync(directory, { recursive: true, force: true });
   });
-  after(() => rmSync(base, { recursive: true }));
+  after(() => rmSync(base, { recursive: true, force: true }));
 
   const write = (directory: string, name: string, content: object | string) => {
     mkdirSync(directory, { recursive: true });

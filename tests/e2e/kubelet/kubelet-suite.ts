@@ -2,6 +2,7 @@
 // deletes its pods and collects what is left of them, and must have found no fault meanwhile.
 
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -45,8 +46,8 @@ export interface SharingPod {
 /** To be called inside a describe; what it answers can be read once its tests run. */
 export function kubeletSuite(options: StackOptions = {}): KubeletSuite {
   const cgroup = `/cribus-played-kubelet-${process.pid}`;
-  const directory = mkdtempSync(join(tmpdir(), 'cribus-played-kubelet-'));
-  chmodSync(directory, 0o755);
+  // Made when the tests run, for a suite none of whose tests are asked for leaves nothing behind.
+  const directory = join(tmpdir(), `cribus-played-kubelet-${randomUUID()}`);
   const paths: NodePaths = {
     pods: join(directory, 'pods'),
     podLogs: join(directory, 'log', 'pods'),
@@ -67,11 +68,12 @@ export function kubeletSuite(options: StackOptions = {}): KubeletSuite {
   after(async () => {
     await kubelet?.stopRelisting();
     detectCgroups().remove(cgroup);
-    rmSync(directory, { recursive: true });
+    rmSync(directory, { recursive: true, force: true });
   });
   const suite = stackSuite(options);
   before(() => {
     mkdirSync(paths.podLogs, { recursive: true });
+    chmodSync(directory, 0o755);
     mkdirSync(paths.pods);
     detectCgroups().create(`${cgroup}/besteffort`);
     kubelet = new PlayedKubelet(new KubeletClient(suite.cri), paths);
