@@ -136,11 +136,13 @@ export type PodOptions = Omit<Parameters<typeof runPod>[1], 'image' | 'script' |
   /** For the name of the pod's cgroup. */
   readonly podUid?: string;
   readonly privileged?: boolean;
+  /** Whose processes the pod's containers see; each its own by default. */
+  readonly pid?: NamespaceMode;
 };
 
 /** A pod that sleeps, or does what it is told, in the cgroup that a kubelet would have named. */
 export function startPod(node: InstalledNode, options: PodOptions = {}): Promise<RunningPod> {
-  const { podUid = 'd1f0', privileged = false, ...rest } = options;
+  const { podUid = 'd1f0', privileged = false, pid = NamespaceMode.CONTAINER, ...rest } = options;
   // Of a stack of their own pods need only these two.
   return runPod(node as Pick<Stack, 'root' | 'cri'> as Stack, {
     image: node.registry.busybox,
@@ -148,7 +150,7 @@ export function startPod(node: InstalledNode, options: PodOptions = {}): Promise
     pod: {
       linux: {
         cgroupParent: node.cgroupParent(podUid),
-        securityContext: { privileged, namespaceOptions: { pid: NamespaceMode.CONTAINER } },
+        securityContext: { privileged, namespaceOptions: { pid } },
       },
     },
     ...rest,

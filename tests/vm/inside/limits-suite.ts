@@ -8,6 +8,7 @@ import {
   ContainerState,
   ContainerStatsRequest,
   type LinuxContainerResources,
+  NamespaceMode,
   PodSandboxStatsRequest,
   RuntimeConfigRequest,
   UpdateContainerResourcesRequest,
@@ -178,6 +179,19 @@ export function limitsSuite(driver: CgroupDriver): void {
         assert.ok(said.stdout.includes(containerId), 'it has no cgroup namespace');
         await removePods(node);
         assert.equal(hostCgroups(), before);
+      });
+
+      it(`runs an init for the shared processes of a pod of ${handler}`, async () => {
+        const { containerId } = await startPod(node, {
+          handler,
+          podUid: `f00d${driver.length}`,
+          pid: NamespaceMode.POD,
+          container: {
+            linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.POD } } },
+          },
+        });
+        const said = await exec(node.cri, containerId, ['cat', '/proc/1/comm']);
+        assert.equal(said.stdout, 'catatonit\n', said.stderr);
       });
 
       it(`leaves no cgroup and no unit of a pod of ${handler}`, async () => {
