@@ -2,7 +2,7 @@
 // (internal/cri/server, sandbox_status.go).
 
 import type { SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
-import { isObject } from './network/network-list.ts';
+import { isObject } from '@cribus/contracts/network-list.ts';
 
 export interface SandboxFacts {
   /** runc or gvisor; empty where the handler is not configured any more. */

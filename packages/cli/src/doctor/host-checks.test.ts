@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'mocha';
-import { checkEngine, checkKernel, checkNetwork, pluginsIn } from './host-checks.ts';
+import { checkEngine, checkKernel, checkNetwork, checkServers, pluginsIn } from './host-checks.ts';
 
 describe('the checks of a host', () => {
   let base = '';
@@ -26,14 +26,8 @@ describe('the checks of a host', () => {
     assert.deepEqual(pluginsIn(JSON.stringify(list)), ['bridge', 'host-local', 'portmap']);
     const single = { ...named, ...bridge, type: 'host-local' };
     assert.deepEqual(pluginsIn(JSON.stringify(single)), ['host-local']);
-    const broken = [
-      'no JSON',
-      '[]',
-      JSON.stringify({ ...named, plugins: [] }),
-      JSON.stringify({ ...named, plugins: [{ type: '../x' }] }),
-      JSON.stringify({ ...list, cniVersion: '0.2.0' }),
-    ];
-    for (const text of broken) assert.equal(pluginsIn(text), undefined, text);
+    // As some add-ons have it.
+    assert.deepEqual(pluginsIn(JSON.stringify({ ...single, cniVersion: '0.3.0' })), ['host-local']);
   });
 
   it('name a broken network file, and the one that is used in its place', async () => {
@@ -47,14 +41,27 @@ describe('the checks of a host', () => {
       ['warning'],
     );
     assert.equal((await checkNetwork(config('/f')))[0]?.level, 'ok');
-    writeFileSync(join(base, '10-a.conflist'), '{');
-    assert.match((await checkNetwork(config()))[0]?.text ?? '', /10-a\.conflist is no CNI/);
     const good = { cniVersion: '1.0.0', name: 'pods', type: 'bridge' };
+    writeFileSync(join(base, '10-a.conflist'), JSON.stringify({ ...good, cniVersion: '0.2.0' }));
+    const old = (await checkNetwork(config()))[0]?.text ?? '';
+    assert.match(old, /10-a\.conflist: "cniVersion" is "0\.2\.0", supported are 0\.3\.0, /);
+    writeFileSync(join(base, '10-a.conflist'), '{');
+    assert.match((await checkNetwork(config()))[0]?.text ?? '', /10-a\.conflist: is not JSON/);
     writeFileSync(join(base, '20-b.conf'), JSON.stringify(good));
     const texts = async () => (await checkNetwork(config())).map(({ level, text }) => level + text);
     assert.match((await texts()).join('\n'), /^problem.*10-a.*\nproblem.*20-b\.conf needs bridge/);
     writeFileSync(join(base, 'bridge'), '');
     assert.match((await texts()).join('\n'), /^problem.*10-a.*\nok.*20-b\.conf: bridge$/);
+  });
+
+  it('want the programs of own servers, and none for servers of others, wherever they run', () => {
+    const own = { url: '', credentials_dir: '' };
+    const started = { url: 'nats://127.0.0.1:4222', credentials_dir: '/credentials' };
+    const given = { url: 'nats://127.0.0.1:4222', credentials_dir: '' };
+    const looked = (nats: typeof own, redis: typeof own) =>
+      checkServers({ nats, redis } as Parameters<typeof checkServers>[0]).map(({ about }) => about);
+    assert.deepEqual(looked(own, started), ['nats-server', 'redis-server']);
+    assert.deepEqual(looked(given, { ...given, url: 'unix:///run/redis.sock' }), []);
   });
 
   it('name an engine that can not be run, and go on', async () => {

@@ -5,11 +5,14 @@ import { existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Config } from '@cribus/chassis/config.ts';
+import { isFailure } from '@cribus/contracts/failure.ts';
+import { isObject, parseNetworkList } from '@cribus/contracts/network-list.ts';
 import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { listDirectory } from '@cribus/host/files.ts';
 import { resolveCommand, run } from '@cribus/host/spawn.ts';
+import { isExternal } from '../stack/part-report.ts';
 import { type Finding, ok, problem, warning } from './finding.ts';
 import { checkClock } from './stack-checks.ts';
 
@@ -18,8 +21,6 @@ const KERNEL_WANTED = [5, 12] as const;
 /** What containers are made of. */
 const FILESYSTEMS = ['overlay', 'tmpfs', 'proc', 'sysfs', 'mqueue'];
 const COMMAND_BUDGET_MS = 5_000;
-/** Those whose results look alike; the sandbox manager takes no other. */
-const CNI_VERSIONS: readonly string[] = ['0.3.1', '0.4.0', '1.0.0', '1.1.0'];
 const GIB = 1024 ** 3;
 /** The kubelet evicts pods below 15 % (imagefs.available) or 10 % (nodefs.available). */
 const DISK_FREE_PERCENT = 15;
@@ -229,14 +230,11 @@ async function checkIptables(): Promise<Finding> {
   return ok('iptables', version);
 }
 
-function checkServers(config: Config): Promise<Finding>[] {
-  const own = [
-    { program: 'nats-server', url: config.nats.url },
-    { program: 'redis-server', url: config.redis.url },
-  ];
-  return own
-    .filter(({ url }) => url === '' || url.includes('127.0.0.1') || url.startsWith('unix:'))
-    .map(async ({ program }) => {
+/** Exported for its test: programs of those servers that would be started here. */
+export function checkServers(config: Pick<Config, 'nats' | 'redis'>): Finding[] {
+  return (['nats-server', 'redis-server'] as const)
+    .filter((program) => !isExternal(program, config))
+    .map((program) => {
       const path = find(program);
       if (path !== undefined) return ok(program, path);
       const advice = `install ${program}, or name a server that runs elsewhere`;
@@ -262,10 +260,13 @@ export async function checkNetwork({ cni }: Pick<Config, 'cni'>): Promise<readon
   // The sandbox manager passes over what it can't use, as long as another file follows.
   for (const name of files) {
     const file = join(directory, name);
-    const plugins = pluginsIn(readable(file));
-    if (plugins !== undefined) return [...findings, checkPlugins(file, plugins, programs)];
-    const advice = 'correct it, or move it away; the next file by name is used meanwhile';
-    findings.push(problem('network', `${file} is no CNI configuration`, advice));
+    try {
+      return [...findings, checkPlugins(file, pluginsIn(readable(file)), programs)];
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      const advice = 'correct it, or move it away; the next file by name is used meanwhile';
+      findings.push(problem('network', `${file}: ${error.message}`, advice));
+    }
   }
   return findings;
 }
@@ -284,32 +285,12 @@ function checkPlugins(
   );
 }
 
-/** Types of a configuration or a list of them, IPAM included; undefined for what is neither. */
-export function pluginsIn(text: string): string[] | undefined {
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(text);
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
-  if (!isTable(parsed)) return undefined;
-  const { name, cniVersion, plugins: list = [parsed] } = parsed;
-  const named = typeof name === 'string' && CNI_VERSIONS.includes(String(cniVersion));
-  if (!named || !Array.isArray(list) || list.length === 0) return undefined;
-  const types: string[] = [];
-  for (const plugin of list as readonly unknown[]) {
-    if (!isTable(plugin)) return undefined;
-    const { type, ipam } = plugin;
-    if (typeof type !== 'string' || type === '' || type.includes('/')) return undefined;
-    types.push(type);
-    if (isTable(ipam) && typeof ipam['type'] === 'string') types.push(ipam['type']);
-  }
+/** Types of a configuration or a list of them, IPAM included. Raises invalid_argument for others. */
+export function pluginsIn(text: string): string[] {
+  const types = parseNetworkList(text).plugins.flatMap(({ type, ipam }) =>
+    isObject(ipam) && typeof ipam['type'] === 'string' ? [type, ipam['type']] : [type],
+  );
   return [...new Set(types)];
-}
-
-function isTable(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function readable(path: string): string {

@@ -85,8 +85,8 @@ async function describeLiving(
   };
 }
 
-/** Own servers are used with our credentials. */
-function isExternal(name: PartName, config: Config): boolean {
+/** Whether a server is somebody else's: own ones are used with our credentials. */
+export function isExternal(name: PartName, config: Pick<Config, 'nats' | 'redis'>): boolean {
   if (name === 'nats-server') return config.nats.url !== '' && config.nats.credentials_dir === '';
   if (name === 'redis-server') {
     return config.redis.url !== '' && config.redis.credentials_dir === '';

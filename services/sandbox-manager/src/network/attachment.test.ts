@@ -9,6 +9,7 @@ import { createSemaphore } from '@cribus/chassis/queue.ts';
 import { createTestLog } from '@cribus/chassis/testing/fake-service.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import { PodSandboxConfig, Protocol } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { parseNetworkList } from '@cribus/contracts/network-list.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { afterEach, beforeEach, describe, it } from 'mocha';
 import {
@@ -20,7 +21,6 @@ import {
   wanted,
 } from './attachment.ts';
 import { capabilityArgs } from './capabilities.ts';
-import { parseNetworkList } from './network-list.ts';
 
 const RESULT = {
   cniVersion: '1.0.0',

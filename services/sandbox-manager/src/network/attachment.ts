@@ -8,10 +8,14 @@ import type { Semaphore } from '@cribus/chassis/queue.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
 import type { PodSandboxConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { SandboxNetwork } from '@cribus/contracts/gen/node/v1/records.ts';
+import {
+  type NetworkList,
+  type PluginConfig,
+  parseNetworkList,
+} from '@cribus/contracts/network-list.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import { isNamespacePin } from '@cribus/host/namespaces.ts';
 import type { CapabilityArgs } from './capabilities.ts';
-import { type NetworkList, type PluginConfig, parseNetworkList } from './network-list.ts';
 import { findPlugin } from './network-source.ts';
 import { runPlugin } from './plugin.ts';
 import { requireAddresses } from './result.ts';

@@ -5,8 +5,8 @@ import { mkdir, mkdtemp, rm, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isFailure } from '@cribus/contracts/failure.ts';
+import { parseNetworkList } from '@cribus/contracts/network-list.ts';
 import { afterEach, beforeEach, describe, it } from 'mocha';
-import { parseNetworkList } from './network-list.ts';
 import { createNetworkSource, type NetworkSource } from './network-source.ts';
 
 const list = (name: string, more: object = {}) =>
@@ -76,7 +76,7 @@ describe('network source', () => {
     const rows: [string, RegExp][] = [
       ['[]', /not a JSON object/],
       [list('../x'), /"name" must start/],
-      [list('n', { cniVersion: '0.2.0' }), /"cniVersion" is "0.2.0", supported are 0.3.1/],
+      [list('n', { cniVersion: '0.2.0' }), /"cniVersion" is "0.2.0", supported are 0.3.0/],
       [list('n', { plugins: [] }), /1 to 32 plugins/],
       [list('n', { plugins: [{ type: '../../bin/sh' }] }), /with a slash/],
       [list('n', { plugins: ['x'] }), /plugin 0 is not a JSON object/],

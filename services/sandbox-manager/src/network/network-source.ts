@@ -4,8 +4,8 @@
 import { accessSync, constants, readdirSync, readFileSync, statSync } from 'node:fs';
 import { extname, join } from 'node:path';
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
+import { type NetworkList, parseNetworkList } from '@cribus/contracts/network-list.ts';
 import { isErrno } from '@cribus/host/errno.ts';
-import { type NetworkList, parseNetworkList } from './network-list.ts';
 
 const CONFIG_EXTENSIONS = ['.conf', '.conflist', '.json'];
 /** A file larger than this is no network configuration. */

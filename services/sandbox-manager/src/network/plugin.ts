@@ -2,11 +2,11 @@
 // specification 1.0, section 2).
 
 import { Failure, type FailureKind } from '@cribus/contracts/failure.ts';
+import { isObject } from '@cribus/contracts/network-list.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { run } from '@cribus/host/spawn.ts';
 import { hostFailure } from '../host-failure.ts';
-import { isObject } from './network-list.ts';
 
 export interface PluginRun {
   readonly command: 'ADD' | 'DEL';

@@ -1,7 +1,7 @@
 // Reading a CNI result: which addresses the pod got.
 
 import { Failure } from '@cribus/contracts/failure.ts';
-import { isObject } from './network-list.ts';
+import { isObject } from '@cribus/contracts/network-list.ts';
 
 /** Addresses in the plugins' own order, without prefix lengths: the first is the pod IP. */
 export function podAddresses(result: unknown): string[] {

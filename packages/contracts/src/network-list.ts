@@ -1,10 +1,10 @@
-// A CNI network configuration list as it is read from a file, and which versions of it we speak.
-// No I/O here.
+// A CNI network configuration list as it is read from a file, and which versions of it we speak: the
+// sandbox manager runs it, and `cribus doctor` looks whether it would.
 
-import { Failure } from '@cribus/contracts/failure.ts';
+import { Failure } from './failure.ts';
 
 /** Results of these look alike (CNI specification, section 5); older ones had other shapes. */
-export const CNI_VERSIONS = ['0.3.1', '0.4.0', '1.0.0', '1.1.0'] as const;
+const CNI_VERSIONS = ['0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0'] as const;
 
 /** One plugin's own part of the configuration; `type` names its binary. */
 export interface PluginConfig {
@@ -64,6 +64,7 @@ function parsePlugin(raw: unknown, index: number): PluginConfig {
   return raw as PluginConfig;
 }
 
+/** Whether a JSON value is an object: not null, no array. */
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
