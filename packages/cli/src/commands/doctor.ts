@@ -30,7 +30,10 @@ export async function runDoctor(invocation: Invocation): Promise<number> {
   requireRoot('doctor', "it looks at other users' processes and credentials");
   const stack = await openStack(invocation);
   const current = await currentConfig(stack);
-  const [own, leftovers] = await Promise.all([checkStack(stack, current), findLeftovers(stack)]);
+  const [own, leftovers] = await Promise.all([
+    checkStack(stack, current),
+    findLeftovers(stack, current),
+  ]);
   // What runs, or what the next start would read.
   const read = own.isRunning ? current : stack.config;
   const host = await checkHost(read);

@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stackPaths } from '@cribus/contracts/paths.ts';
 import { afterEach, beforeEach, describe, it } from 'mocha';
-import { containerOfMonitor } from './leftovers.ts';
+import { monitorOf } from './lost-containers.ts';
 import {
   checkClock,
   checkCredentials,
@@ -63,7 +63,7 @@ describe('the checks of a stack', () => {
     assert.equal(await checkCredentials(paths), undefined);
   });
 
-  it('tell containers whose handler left the configuration, and count a monitor of theirs as known', async () => {
+  it('tell containers whose handler left the configuration', async () => {
     const roots = { run: join(base, 'run'), state: base, etc: base, log: base };
     const paths = stackPaths(roots);
     const config = { runtimes: { handlers: { runc: {} } } } as unknown as Parameters<
@@ -81,14 +81,17 @@ describe('the checks of a stack', () => {
       [['handler kata', 'problem']],
     );
     assert.match(findings[0]?.text ?? '', /^1 container is /);
-    const words = ['conmon', '-c', id, '-b', join(base, 'run/handlers/kata', id)];
-    const record = join(base, `handlers/kata/containers/${id}/record.pb`);
-    assert.deepEqual(containerOfMonitor(roots, ['/usr/bin/conmon', ...words.slice(1)]), {
-      id,
-      record,
-    });
-    assert.equal(containerOfMonitor(roots, ['sleep', ...words.slice(1)]), undefined);
-    assert.equal(containerOfMonitor({ ...roots, run: '/other' }, words), undefined);
+  });
+
+  it('know a monitor of this stack by its command line', () => {
+    const roots = { run: join(base, 'run'), state: base, etc: base, log: base };
+    const id = 'a'.repeat(64);
+    const bundle = join(base, 'run/handlers/kata', id);
+    const words = ['-c', id, '-r', '/usr/bin/kata', '-b', bundle];
+    const monitor = { token: 'kata', id, engine: '/usr/bin/kata' };
+    assert.deepEqual(monitorOf(roots, ['/usr/bin/conmon', ...words]), monitor);
+    assert.equal(monitorOf(roots, ['sleep', ...words]), undefined);
+    assert.equal(monitorOf({ ...roots, run: '/other' }, ['conmon', ...words]), undefined);
   });
 
   it('see that a clock went back', () => {
