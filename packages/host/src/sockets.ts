@@ -1,6 +1,6 @@
 // What the kernel knows of a connected socket and Node has no call for, and sockets that were left.
 
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { unlink } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { isErrno } from './errno.ts';
@@ -27,6 +27,17 @@ export function hasPeerHungUp(socket: Socket): boolean {
   entry.writeInt16LE(POLLRDHUP, 4);
   if (libc().poll(entry, 1, 0) <= 0) return false;
   return (entry.readInt16LE(6) & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) !== 0;
+}
+
+/** Where a descriptor of a listening unix socket is bound (proc(5), /proc/net/unix); undefined for others. */
+export function boundPath(fd: number): string | undefined {
+  const inode = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[1];
+  if (inode === undefined) return undefined;
+  for (const line of readFileSync('/proc/self/net/unix', 'utf8').split('\n')) {
+    const found = /^(?:\S+\s+){6}(\d+) (\/.*)$/.exec(line);
+    if (found?.[1] === inode) return found[2];
+  }
+  return undefined;
 }
 
 /**

@@ -295,4 +295,19 @@ describe('the gateway over its socket', () => {
     assert.ok((await stat(path)).isSocket());
     await second.close(systemClock.timeout(100));
   });
+
+  it('refuses a socket that is passed with another path than the configured', async () => {
+    const manager = createServer().listen(join(world.directory, 'passed.sock'));
+    await new Promise((resolve) => manager.once('listening', resolve));
+    const { _handle: passed } = manager as unknown as { readonly _handle: { readonly fd: number } };
+    const { gateway, bus, metrics } = world;
+    try {
+      await assert.rejects(serveCri({ gateway, bus, log: silent, metrics }, passed.fd), {
+        kind: 'invalid_argument',
+        message: /gateway\.socket is .+, but the service manager passes .+passed\.sock: change /,
+      });
+    } finally {
+      manager.close();
+    }
+  });
 });

@@ -1,5 +1,6 @@
 // The gRPC server on its unix socket.
 
+import { statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { Failure, GRPC_CODE } from '@cribus/contracts/failure.ts';
 import {
@@ -7,6 +8,7 @@ import {
   RuntimeServiceService,
 } from '@cribus/contracts/gen/cri/v1/services.ts';
 import { MESSAGE_BYTES_MAX } from '@cribus/contracts/subjects.ts';
+import { boundPath } from '@cribus/host/sockets.ts';
 import {
   Metadata,
   Server,
@@ -33,7 +35,8 @@ export interface CriServer {
 /**
  * Serves CRI on the socket that the service manager passed (`listenFd`), so that a restart of the
  * gateway refuses no connection; else on the path of the configuration. Raises invalid_argument for
- * a path that is too long for a unix socket, already_exists when another server answers there.
+ * a path that is too long for a unix socket or not the one of the socket that was passed,
+ * already_exists when another server answers there.
  */
 export async function serveCri(
   service: Omit<Wrapping, 'stopping' | 'leaving'>,
@@ -46,7 +49,7 @@ export async function serveCri(
   const stopListening =
     listenFd === undefined
       ? await bindSocket(server, options.gateway.config.gateway.socket)
-      : await adoptSocket(server, listenFd);
+      : await adoptSocket(server, listenFd, options.gateway.config.gateway.socket);
   return {
     close: (drained) =>
       new Promise((resolve) => {
@@ -66,7 +69,15 @@ export async function serveCri(
 }
 
 /** What connects while nobody accepts waits in the manager's socket for the next gateway. */
-async function adoptSocket(server: Server, fd: number): Promise<() => void> {
+async function adoptSocket(server: Server, fd: number, wanted: string): Promise<() => void> {
+  const path = boundPath(fd);
+  if (path !== undefined && !isSameFile(path, wanted)) {
+    throw new Failure(
+      'invalid_argument',
+      `gateway.socket is ${wanted}, but the service manager passes ${path}: change ListenStream of its socket unit too`,
+      { stage: 'listen' },
+    );
+  }
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
   const listening = createServer((connection) => injector.injectConnection(connection));
   await new Promise<void>((resolve, reject) => {
@@ -74,6 +85,12 @@ async function adoptSocket(server: Server, fd: number): Promise<() => void> {
     listening.listen({ fd }, resolve);
   });
   return () => listening.close();
+}
+
+/** A directory of the path may be a link, as /var/run. */
+function isSameFile(one: string, other: string): boolean {
+  const [a, b] = [one, other].map((path) => statSync(path, { throwIfNoEntry: false }));
+  return one === other || (a !== undefined && a.ino === b?.ino && a.dev === b.dev);
 }
 
 async function bindSocket(server: Server, path: string): Promise<() => void> {
