@@ -1,6 +1,7 @@
 // `npm run e2e:vm [PHASE...]`: the end-to-end tests that need systemd, cgroup v2, AppArmor, criu or a
 // reboot, in a virtual machine made from Debian packages; tests/vm/phases.ts lists the phases.
 import { spawnSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildOtherPackage } from './other-package.mjs';
@@ -23,22 +24,29 @@ function find(program) {
   return stdout.trim();
 }
 
+function aptGet(...words) {
+  const args = ['-qq', '-o', 'DPkg::Lock::Timeout=300', ...words];
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  const { status } = spawnSync('apt-get', args, { stdio: ['ignore', 'ignore', 'inherit'], env });
+  if (status === 0) return;
+  console.error(`The programs of the virtual machine could not be installed: apt-get ${words[0]}.`);
+  process.exit(1);
+}
+
 await setupOrExit();
 const missing = Object.entries(TOOLS)
   .filter(([program]) => find(program) === '')
   .map(([, name]) => name);
 if (missing.length > 0) {
   console.log(`· Installing ${missing.join(', ')}`);
-  const install = ['install', '-y', '-qq', '--no-install-recommends', ...missing];
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  const { status } = spawnSync('apt-get', install, { stdio: ['ignore', 'ignore', 'inherit'], env });
-  if (status !== 0) {
-    console.error('The programs of the virtual machine could not be installed.');
-    process.exit(1);
-  }
+  // The lists of a machine that has been set up before may be old, or gone.
+  aptGet('update');
+  aptGet('install', '-y', '--no-install-recommends', ...missing);
 }
 console.log('· Building the Debian package, and another version of it for upgrades');
 const packages = join(root, 'dist-package');
+// What an earlier run made is of another version, maybe.
+rmSync(packages, { recursive: true, force: true });
 await buildPackage(packages);
 console.log(`  the other version is ${await buildOtherPackage(join(packages, 'other'))}`);
 const words = process.argv.slice(2).filter((word) => word !== '--');

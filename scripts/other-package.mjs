@@ -32,7 +32,7 @@ export async function buildOtherPackage(directory) {
 
 /** The nearest tag of an earlier commit; undefined without one, and without a repository. */
 function lastTag() {
-  const { status, stdout } = spawnSync('git', ['describe', '--tags', '--abbrev=0'], {
+  const { status, stdout } = spawnSync('git', ['describe', '--tags', '--abbrev=0', 'HEAD^'], {
     cwd: root,
     encoding: 'utf8',
   });
