@@ -38,8 +38,8 @@ interface Monitor {
   readonly engine: string;
 }
 
-/** `runc` and `crun` keep a directory per container, runsc `<sandbox>_sandbox:<container>.state`. */
-const ENGINE_STATE = /([0-9a-f]{64})(?:\.state)?$/;
+/** `runc` and `crun` keep a directory per container, runsc a `<container>_sandbox:<root container>.state`. */
+const ENGINE_STATE = /^([0-9a-f]{64})(?:_sandbox:[0-9a-f]{64}\.state)?$/;
 const CONTAINER_ID = /^[0-9a-f]{64}$/;
 /** `delete --force` waits ten seconds for the processes. */
 const ENGINE_BUDGET_MS = 30_000;
