@@ -23,13 +23,21 @@ import {
   ContainerState,
   ListPodSandboxRequest,
   MountPropagation,
+  NamespaceMode,
   Signal,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { detectCgroups } from '@cribus/host/cgroups.ts';
 import { after, before, describe, it } from 'mocha';
 import { fetchText } from './harness/http.ts';
 import { busyboxLayer } from './harness/images.ts';
-import { containerStatus, exec, pidOf, pull } from './harness/pods.ts';
+import {
+  containerStatus,
+  exec,
+  pidOf,
+  pull,
+  shellContainer,
+  startContainer,
+} from './harness/pods.ts';
 import { play, type Recorded, recordedPod } from './harness/recorded.ts';
 import { eventually, readLog } from './harness/stack.ts';
 import { stackSuite } from './harness/suite.ts';
@@ -238,6 +246,34 @@ describe('requests of a real kubelet', () => {
     const { resources } = await containerStatus(suite.cri, containerId);
     assert.equal(resources?.linux?.memoryLimitInBytes, 67108864n);
     assert.equal(resources?.linux?.cpuQuota, 50000n);
+  });
+
+  it('limits a container of a pod with resources that its containers share', async () => {
+    const { containerId } = await play(suite, recorded('plr'));
+    const { resources } = await containerStatus(suite.cri, containerId);
+    assert.deepEqual(
+      [
+        resources?.linux?.cpuShares,
+        resources?.linux?.cpuQuota,
+        resources?.linux?.memoryLimitInBytes,
+      ],
+      [307n, 30000n, 67108864n],
+    );
+  });
+
+  it('leaves /proc of a pod in a user namespace whole that asks for it unmasked', async () => {
+    assert.deepEqual(await outputOf(recorded('pmu')), ['0']);
+  });
+
+  it('lets a container for debugging see the processes of another', async () => {
+    const pod = recorded('eph');
+    const { podId, containerId: targetId, config } = await play(suite, pod);
+    const namespaceOptions = { pid: NamespaceMode.TARGET, targetId };
+    const linux = { securityContext: { namespaceOptions } };
+    const container = shellContainer(suite.image, 'sleep 1000', { name: 'debug', linux });
+    const debug = await startContainer(suite.cri, podId, container, config);
+    const { stdout } = await exec(suite.cri, debug, ['cat', '/proc/1/cmdline']);
+    assert.ok(stdout.includes('sleep 45678'), stdout);
   });
 
   it('carries later mounts of the host into a container with HOST_TO_CONTAINER', async () => {

@@ -20,6 +20,8 @@ const RUNNING_NAMES = ['web', 'cache', 'log'];
 /** The period of the generic PLEG, within which a relist has to be over. */
 const RELIST_MS = 1_000;
 const PROBES = 100;
+const PODS = 100;
+const PERIODS = 3;
 const LATE_MAX = 8;
 const HANGING = 'sleep 4321';
 
@@ -162,6 +164,35 @@ describe('a kubelet with many pods', () => {
     assert.equal(starts.length, pods.length * (RUNNING_NAMES.length + 1));
     assert.deepEqual(
       kubelet.done.filter((one) => one.startsWith('stop crowd-')),
+      [],
+    );
+  });
+
+  it('probes a hundred pods at once, period after period, and relists them within each second', async () => {
+    const { kubelet, suite } = node;
+    const { image } = suite;
+    const pods = Array.from({ length: PODS }, (_, index) =>
+      node.add({
+        name: `probed-${index}`,
+        handler: index % 50 === 7 ? 'gvisor' : 'runc',
+        containers: [{ name: 'web', image, script: WAIT }],
+      }),
+    );
+    await kubelet.until('all run', () =>
+      pods.every((pod) => kubelet.shown(pod, 'web').state === 'running'),
+    );
+    const probed = pods.map((pod) => ({ pod, id: kubelet.containerOf(pod, 'web').id }));
+    const probe: Probe = { exec: ['test', '-d', '/www'] };
+    for (let period = 0; period < PERIODS; period += 1) {
+      const results = probed.map(({ pod, id }) => kubelet.probe(pod, id, probe));
+      const { items, tookMs } = await list();
+      assert.equal(items.length, PODS);
+      assert.ok(tookMs < RELIST_MS, `a relist took ${tookMs} ms`);
+      const failed = (await Promise.all(results)).filter((result) => result !== 'success');
+      assert.ok(failed.length <= LATE_MAX, `${failed.join(', ')} in period ${period}`);
+    }
+    assert.deepEqual(
+      kubelet.done.filter((one) => one.startsWith('stop probed-')),
       [],
     );
   });
