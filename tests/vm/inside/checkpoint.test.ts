@@ -2,7 +2,8 @@
 // and in another one, with its memory and its files.
 
 import assert from 'node:assert/strict';
-import { rmSync, statSync } from 'node:fs';
+import { readFileSync, rmSync, statSync } from 'node:fs';
+import { buildImage, pushImage } from '@cribus/cli/tour/image.ts';
 import {
   CheckpointContainerRequest,
   ContainerState,
@@ -10,7 +11,13 @@ import {
   StatusRequest,
   StopContainerRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
-import { containerStatus, exec, shellContainer, startContainer } from '@cribus/e2e/harness/pods.ts';
+import {
+  containerStatus,
+  exec,
+  pull,
+  shellContainer,
+  startContainer,
+} from '@cribus/e2e/harness/pods.ts';
 import { eventually, readLog } from '@cribus/e2e/harness/stack.ts';
 import { after, afterEach, before, describe, it } from 'mocha';
 import {
@@ -114,5 +121,27 @@ describe('a checkpoint by the real criu', () => {
     );
     assert.equal(exitCode, 137);
     await counted(pod.logPath, ((await numbers(pod.logPath)).at(-1) ?? 0) + 1);
+  });
+
+  it('in an image, as others push it, becomes a container that goes on counting', async () => {
+    const pod = await startPod(node, { script: COUNT });
+    await counted(pod.logPath, 3);
+    await checkpoint(pod.containerId);
+    await remove(pod.containerId);
+    const built = buildImage({
+      layers: [readFileSync(ARCHIVE)],
+      config: {},
+      annotations: { 'org.criu.checkpoint.container.name': 'counts' },
+    });
+    await pushImage(built, ['1'], {
+      registry: node.registry.url,
+      repository: 'test/counts',
+      signal: AbortSignal.timeout(PATIENCE_MS),
+    });
+    const image = await pull(node.cri, `${node.registry.host}/test/counts:1`);
+    const config = shellContainer(image, COUNT, { name: 'again' });
+    await startContainer(node.cri, pod.podId, config, pod.config);
+    const [first = 0] = await counted(`${pod.config.logDirectory}/again.log`, 6);
+    assert.ok(first >= 3, `began at ${first}`);
   });
 });

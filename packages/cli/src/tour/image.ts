@@ -7,14 +7,16 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { type TarEntry, writeTar } from './tar-writer.ts';
 
 export interface ImageDescription {
-  /** Lowest first. */
-  readonly layers: readonly (readonly TarEntry[])[];
+  /** Lowest first; each by its entries, or a whole archive. */
+  readonly layers: readonly (readonly TarEntry[] | Buffer)[];
   /** The `config` part of an OCI image configuration. */
   readonly config: object;
   readonly compression?: 'gzip' | 'zstd' | 'none';
   /** Docker's media types instead of OCI's. */
   readonly docker?: boolean;
   readonly architecture?: string;
+  /** Of the manifest. */
+  readonly annotations?: Readonly<Record<string, string>>;
 }
 
 export interface Blob {
@@ -44,7 +46,9 @@ export function digestOf(data: Uint8Array): string {
 /** Builds manifest, configuration and layers (image-spec v1.1). */
 export function buildImage(description: ImageDescription): BuiltImage {
   const compression = description.compression ?? 'gzip';
-  const archives = description.layers.map(writeTar);
+  const archives = description.layers.map((layer) =>
+    Buffer.isBuffer(layer) ? layer : writeTar(layer),
+  );
   const diffIds = archives.map(digestOf);
   const layers = archives.map((archive) =>
     blob(layerMediaType(compression, description.docker ?? false), compress(archive, compression)),
@@ -71,6 +75,7 @@ export function buildImage(description: ImageDescription): BuiltImage {
         mediaType: manifestType,
         config: descriptor(config),
         layers: layers.map(descriptor),
+        ...(description.annotations === undefined ? {} : { annotations: description.annotations }),
       }),
     ),
   );
