@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { pushImage } from '@cribus/cli/tour/image.ts';
 import { type Registry, startRegistry } from '@cribus/cli/tour/registry.ts';
 import { writeTar } from '@cribus/cli/tour/tar-writer.ts';
-import { ContainerStatusRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { ContainerStatusRequest, NamespaceMode } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { after, before, describe, it } from 'mocha';
 import { type ArchiveEntry, archive } from './harness/archive.ts';
 import { type Compression, composeImage } from './harness/compose-image.ts';
@@ -20,6 +20,7 @@ import { everyKind, makeSourceTree, ROOT, sequence, time } from './harness/layer
 import { assertNothingLeaked, type HostSnapshot, snapshotHost } from './harness/leaks.ts';
 import { exec, runPod } from './harness/pods.ts';
 import { type Stack, startStack } from './harness/stack.ts';
+import { HANDLERS, HOST_KERNEL_HANDLERS } from './harness/suite.ts';
 
 describe('the files of an image', () => {
   let host: HostSnapshot;
@@ -40,15 +41,9 @@ describe('the files of an image', () => {
     assertNothingLeaked(host);
   });
 
-  /** Runs a pod on busybox and these layers. */
-  async function runOn(
-    layers: readonly Buffer[],
-    options: { readonly compression?: readonly Compression[]; readonly handler?: string } = {},
-  ) {
-    const image = composeImage({
-      layers: [writeTar(busyboxLayer()), ...layers],
-      ...(options.compression === undefined ? {} : { compression: options.compression }),
-    });
+  /** Brings an image of these layers here; answers its name. */
+  async function imageOf(layers: readonly Buffer[], compression?: readonly Compression[]) {
+    const image = composeImage({ layers, ...(compression === undefined ? {} : { compression }) });
     pushed += 1;
     const repository = `layers/${pushed}`;
     await pushImage(image, ['v1'], {
@@ -58,6 +53,15 @@ describe('the files of an image', () => {
     });
     const name = `${registry.host}/${repository}:v1`;
     assert.equal(await pullImage(stack.cri, name), image.id);
+    return name;
+  }
+
+  /** Runs a pod on busybox and these layers. */
+  async function runOn(
+    layers: readonly Buffer[],
+    options: { readonly compression?: readonly Compression[]; readonly handler?: string } = {},
+  ) {
+    const name = await imageOf([writeTar(busyboxLayer()), ...layers], options.compression);
     const { containerId } = await runPod(stack, {
       image: name,
       script: 'sleep 300',
@@ -251,6 +255,64 @@ describe('the files of an image', () => {
     const { tree } = await checkAgainstTar(layers);
     assert.equal(Object.keys(tree).length, 102);
   });
+
+  /** An empty layer and one with a file come twice each, the latter over one that replaced its file. */
+  const repeated = () => {
+    const empty = archive([]);
+    const first = archive([
+      { name: `${ROOT}/` },
+      { name: `${ROOT}/file`, data: 'first\n' },
+      { name: `${ROOT}/kept`, data: 'kept\n' },
+    ]);
+    const second = archive([
+      { name: `${ROOT}/file`, data: 'second\n' },
+      { name: `${ROOT}/.wh.kept` },
+      { name: `${ROOT}/other`, data: 'other\n' },
+    ]);
+    return [empty, first, empty, second, first, empty];
+  };
+
+  it('an image that has a layer twice shows what GNU tar makes of its sequence', async () => {
+    const { tree } = await checkAgainstTar(repeated());
+    assert.deepEqual(Object.keys(tree).sort(), ['.', 'file', 'kept', 'other']);
+  });
+
+  const IDS = [{ containerId: 0, hostId: 4_145_283_072, length: 65_536 }];
+  const usernsOptions = { mode: NamespaceMode.POD, uids: IDS, gids: IDS };
+  const ways = [
+    ...HANDLERS.map((handler) => ({ handler, how: handler, mapped: false })),
+    ...HOST_KERNEL_HANDLERS.map((handler) => {
+      return { handler, how: `${handler} with a user namespace`, mapped: true };
+    }),
+  ];
+  for (const { handler, how, mapped } of ways) {
+    it(`an image that has layers twice runs under ${how}, and is a volume there`, async () => {
+      const image = await imageOf([writeTar(busyboxLayer()), ...repeated()]);
+      const empty = await imageOf([archive([]), archive([])]);
+      const namespaceOptions = {
+        pid: NamespaceMode.CONTAINER,
+        ...(mapped ? { usernsOptions } : {}),
+      };
+      const linux = { securityContext: { namespaceOptions } };
+      const mappings = mapped ? { uidMappings: IDS, gidMappings: IDS } : {};
+      const volume = (containerPath: string, of: string) => ({
+        containerPath,
+        image: { image: of },
+        readonly: true,
+        ...mappings,
+      });
+      const { containerId } = await runPod(stack, {
+        image,
+        script: 'sleep 300',
+        handler,
+        pod: { linux },
+        container: { linux, mounts: [volume('/volume', image), volume('/empty', empty)] },
+      });
+      const script = `cd /${ROOT} && cat file kept other && cd /volume/${ROOT} && cat file kept other && ls -A /empty`;
+      const { stdout, stderr } = await exec(stack.cri, containerId, ['/bin/sh', '-c', script]);
+      assert.equal(stdout, 'first\nkept\nother\n'.repeat(2), stderr);
+    });
+  }
 
   it('the same layers look the same inside gVisor', async () => {
     const { containerId } = await runOn(sequence(), { handler: 'gvisor' });

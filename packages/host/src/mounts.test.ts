@@ -80,6 +80,7 @@ describe('mounts', () => {
       [Array(129).fill('x'), 'EINVAL'],
       [Array(60).fill('x'.repeat(80)), 'ENAMETOOLONG'],
       [['absent', 'too'], 'ENOENT'],
+      [[...layerNames, ...layerNames], 'ELOOP'],
     ] as const;
     for (const [names, code] of refusals) {
       const mount = () => mountOverlay({ target, layersDirectory, layerNames: names });

@@ -27,7 +27,7 @@ export interface OverlayMount {
   readonly target: string;
   /** All layer names are relative to it: mount(2) takes one page of options, so names are short. */
   readonly layersDirectory: string;
-  /** Topmost first; at most 128. */
+  /** Topmost first, each once; at most 128. */
   readonly layerNames: readonly string[];
   /** Absent for a read-only mount. */
   readonly upper?: string;
@@ -40,7 +40,8 @@ export interface OverlayMount {
  * Mounts an overlay; backslash, colon and comma in paths are escaped. A single layer without an
  * upper is bound read-only instead, for overlayfs takes no fewer than two layers. The working
  * directory of the whole process is `layersDirectory` during the call: other threads must not use
- * relative paths. Throws with an errno code; ENAMETOOLONG when the options exceed one page.
+ * relative paths. Throws with an errno code: ENAMETOOLONG when the options exceed one page, ELOOP for
+ * a layer that is named twice.
  */
 export function mountOverlay(mount: OverlayMount): void {
   const [first] = mount.layerNames;

@@ -73,6 +73,31 @@ describe('leases and removal', () => {
     assert.equal(stack.store.leases.all().length, 1);
   });
 
+  it('names a layer that an image has twice where it is topmost, also of an older lease', async () => {
+    const [low, top, none] = ['low', 'top', ''].map((data) =>
+      buildTar(data === '' ? [] : [{ name: data, data }]),
+    ) as [Buffer, Buffer, Buffer];
+    publishImage(registry, { path: 'twice', tag: 'v1', layers: [none, low, none, top, low, none] });
+    const twice = `${registry.host}/twice:v1`;
+    await stack.pull({ image: twice, auth: undefined, platform: hostPlatform(), signal });
+    const { image, layerNames, volumes } = await take('c1', twice, [twice]);
+    const all = image?.layers.map((layer) => layer.name) ?? [];
+    assert.equal(all.length, 6);
+    const wanted = [all[5], all[4], all[3]];
+    assert.deepEqual(layerNames, wanted);
+    assert.deepEqual(volumes[0]?.layerNames, wanted);
+    const lease = stack.store.leases.get('c1');
+    assert.ok(lease !== undefined);
+    await stack.store.leases.put({
+      ...lease,
+      layerNames: all.toReversed(),
+      volumes: lease.volumes.map((volume) => ({ ...volume, layerNames: all.toReversed() })),
+    });
+    await remove(twice);
+    const again = await take('c1', twice, [twice]);
+    assert.deepEqual([again.layerNames, again.volumes[0]?.layerNames], [wanted, wanted]);
+  });
+
   it('removes all names at once, and the layers only when the last lease has ended', async () => {
     await take('c1', id);
     const changed = await remove(`${registry.host}/app:v2`);

@@ -71,7 +71,15 @@ function leaseVolume(store: ImageStore, name: string, wanted: Platform): LeasedV
 }
 
 function topmostFirst(image: ImageRecord): string[] {
-  return image.layers.map((layer) => layer.name).reverse();
+  return distinct(image.layers.map((layer) => layer.name).reverse());
+}
+
+/**
+ * Each layer where it is topmost: overlayfs refuses a directory that it has already (ELOOP), and
+ * whatever one shows or hides, it has shown or hidden before the same layer comes again below.
+ */
+function distinct(topmostFirstNames: readonly string[]): string[] {
+  return [...new Set(topmostFirstNames)];
 }
 
 /** The image of a lease, also when its record was removed meanwhile: its configuration is kept. */
@@ -91,6 +99,10 @@ function answer(store: ImageStore, image: ImageRecord, lease: LeaseRecord): Take
     image,
     layersDir: store.paths.layers,
     layerNames: topmostFirst(image),
-    volumes: lease.volumes,
+    // One that was taken by an older version may name a layer twice.
+    volumes: lease.volumes.map((volume) => ({
+      ...volume,
+      layerNames: distinct(volume.layerNames),
+    })),
   });
 }
