@@ -386,7 +386,11 @@ describe('images of a real registry', () => {
     const image = composeImage({ layers: [layerOf('known')] });
     const name = await push(image, 'unknown/app', 'v1');
     const digest = digestOf(Buffer.from('nobody has this'));
-    for (const absent of [`${registry.host}/nobody/app:v1`, `${name}:v2`, `${name}@${digest}`]) {
+    await pullImage(stack.cri, `${name}:v1`);
+    // Its manifest is here, but not in that repository.
+    const elsewhere = `${registry.host}/nobody/app@${image.manifest.digest}`;
+    const tag = `${registry.host}/nobody/app:v1`;
+    for (const absent of [tag, elsewhere, `${name}:v2`, `${name}@${digest}`]) {
       const message = new RegExp(absent.replaceAll('.', '\\.'));
       await refusePull(stack, absent, { code: 'NOT_FOUND', message });
     }

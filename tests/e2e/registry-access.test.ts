@@ -25,6 +25,7 @@ import {
   pullImage,
   refusePull,
   removeAllImages,
+  removeImage,
   storedImages,
 } from './harness/image-calls.ts';
 import { assertNothingLeaked, type HostSnapshot, snapshotHost } from './harness/leaks.ts';
@@ -107,6 +108,61 @@ describe('access to a registry', () => {
     } finally {
       await real.stop();
     }
+  });
+
+  it('an image by digest that is here is as UNAUTHENTICATED as by its tag, and its manifest and layers are not sent again', async () => {
+    publish(first);
+    const wanted = `Basic ${Buffer.from('kim:pass-sesame').toString('base64')}`;
+    first.intercept = ({ headers }, response) =>
+      headers.authorization !== wanted &&
+      answer(response, 401, '{}', { 'www-authenticate': 'Basic realm="x"' });
+    const auth = { username: 'kim', password: 'pass-sesame' };
+    const byTag = `${first.host}/team/app:v1`;
+    const byDigest = `${first.host}/team/app@${image.manifest.digest}`;
+    assert.equal(await pullImage(stack.cri, byTag, { auth }), image.id);
+    const refusal = { code: 'UNAUTHENTICATED', message: /team\/app/ } as const;
+    for (const name of [byTag, byDigest]) {
+      await refusePull(stack, name, refusal);
+      await refusePull(stack, name, refusal, { username: 'kim', password: 'wrong' });
+    }
+    first.requests.length = 0;
+    assert.equal(await pullImage(stack.cri, byDigest, { auth }), image.id);
+    assert.ok(first.requests.length > 0, 'the registry is asked');
+    assert.ok(first.requests.every(({ method }) => method === 'HEAD'));
+    const [listed] = await listImages(stack.cri);
+    assert.deepEqual([listed?.repoTags, listed?.repoDigests], [[byTag], [byDigest]]);
+    // Also where it was removed, and its layers are here for another image.
+    const other = composeImage({
+      layers: [archive([{ name: 'a', data: 'a' }]), archive([{ name: 'b', data: 'b' }])],
+      config: { Labels: { other: 'yes' } },
+    });
+    first.publish('team/app', 'v2', other);
+    await pullImage(stack.cri, `${first.host}/team/app:v2`, { auth });
+    await removeImage(stack.cri, image.id);
+    first.requests.length = 0;
+    assert.equal(await pullImage(stack.cri, byDigest, { auth }), image.id);
+    for (const { digest } of image.layers) assert.equal(first.countOf(digest), 0);
+  });
+
+  it('a repository or registry that has not an image is refused also where the image is here, and is none of its names', async () => {
+    publish(first);
+    const name = `${first.host}/team/app:v1`;
+    assert.equal(await pullImage(stack.cri, name), image.id);
+    const before = await listImages(stack.cri);
+    const { digest } = image.manifest;
+    await refusePull(stack, `${first.host}/nobody/app@${digest}`, {
+      code: 'NOT_FOUND',
+      message: /nobody\/app/,
+    });
+    await refusePull(stack, `127.0.0.1:1/team/app@${digest}`, unavailable);
+    // One that only says so has to give the manifest.
+    first.intercept = ({ url = '' }, response) =>
+      url.includes('/false/') && answer(response, 200, '', { 'docker-content-digest': digest });
+    await refusePull(stack, `${first.host}/false/app@${digest}`, {
+      code: 'DATA_LOSS',
+      message: /digest/,
+    });
+    assert.deepEqual(await listImages(stack.cri), before);
   });
 
   it('bearer authentication fetches a token without credentials, with a password or an identity token, and shows a registry token as it is', async () => {

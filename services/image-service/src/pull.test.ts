@@ -73,6 +73,80 @@ describe('pulling an image', () => {
     assert.equal(again.imageId, imageId);
   });
 
+  /** What was asked of the registry since the last call, as `HEAD manifests/v1`. */
+  const asked = () =>
+    registry.requests
+      .splice(0)
+      .map(({ method, url }) => `${method} ${url.replace(/^.*\/(\w+\/[^/]+)$/, '$1')}`);
+
+  it('asks the repository for an image by digest that is here, as the caller, and sends nothing again', async () => {
+    const image = publishImage(registry, { path: 'private/a', tag: 'v1', layers: [hello] });
+    const auth = { username: 'kim', password: 'sesame' };
+    const wanted = `Basic ${Buffer.from('kim:sesame').toString('base64')}`;
+    registry.intercept = ({ headers }, response) => {
+      if (headers.authorization === wanted) return false;
+      response.writeHead(401, { 'www-authenticate': 'Basic realm="r"' }).end();
+      return true;
+    };
+    await pull(`${registry.host}/private/a:v1`, auth);
+    const byDigest = `${registry.host}/private/a@${image.digest}`;
+    for (const name of [`${registry.host}/private/a:v1`, byDigest]) {
+      await assert.rejects(pull(name), (error) => isFailure(error, 'unauthenticated'));
+    }
+    asked();
+    assert.equal((await pull(byDigest, auth)).imageId, image.id);
+    const head = `HEAD manifests/${image.digest}`;
+    assert.deepEqual(asked(), [head, head], 'once without credentials');
+  });
+
+  it('believes no other repository that it has an image, but has it give the manifest', async () => {
+    const image = publishImage(registry, { path: 'mine', tag: 'v1', layers: [hello] });
+    await pull(`${registry.host}/mine:v1`);
+    const names = () => stack.store.images.get(image.id)?.repoDigests;
+    const before = names();
+    const other = `${registry.host}/other@${image.digest}`;
+    await assert.rejects(pull(other), (error) => isFailure(error, 'not_found'));
+    registry.intercept = (_request, response) => {
+      response.writeHead(200, { 'docker-content-digest': image.digest }).end();
+      return true;
+    };
+    await assert.rejects(pull(other), (error) => isFailure(error, 'data_loss'));
+    assert.deepEqual(names(), before);
+    registry.intercept = () => false;
+    publishImage(registry, { path: 'other', tag: 'v1', layers: [hello] });
+    asked();
+    assert.equal((await pull(other)).imageId, image.id);
+    assert.deepEqual(asked(), [`GET manifests/${image.digest}`]);
+    assert.deepEqual(names(), [...(before ?? []), other]);
+  });
+
+  it('asks for the manifest itself where the answer for its head is of no use', async () => {
+    const image = publishImage(registry, { path: 'h', tag: 'v', layers: [hello] });
+    const name = `${registry.host}/h@${image.digest}`;
+    await pull(name);
+    const other = `sha256:${'0'.repeat(64)}`;
+    const answers: ((response: ServerResponse) => unknown)[] = [
+      (response) => response.writeHead(404).end(),
+      (response) => response.writeHead(405).end(),
+      (response) => response.writeHead(401).end(),
+      (response) => response.writeHead(200).end(),
+      (response) => response.writeHead(200, { 'docker-content-digest': 'sha1:x' }).end(),
+      (response) => response.writeHead(200, { 'docker-content-digest': other }).end(),
+      (response) => response.writeHead(503).end(),
+      (response) => response.destroy(),
+    ];
+    for (const answer of answers) {
+      registry.intercept = ({ method }, response) => {
+        if (method === 'HEAD') answer(response);
+        return method === 'HEAD';
+      };
+      asked();
+      assert.equal((await pull(name)).imageId, image.id);
+      const [head, get] = ['HEAD', 'GET'].map((method) => `${method} manifests/${image.digest}`);
+      assert.deepEqual(asked(), [head, get], String(answer));
+    }
+  });
+
   it('gives an image pulled by digest no tag, and moves a tag from the old image', async () => {
     const first = publishImage(registry, { path: 'app', tag: 'latest', layers: [hello] });
     await pull(`${registry.host}/app@${first.digest}`);

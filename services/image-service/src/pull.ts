@@ -33,7 +33,7 @@ import {
   parseConfigBlob,
   parseManifest,
 } from './registry/manifest.ts';
-import { createImageSource, type ImageSource } from './registry/source.ts';
+import { createImageSource, type FetchedManifest, type ImageSource } from './registry/source.ts';
 import { createVerifier, type Verifier } from './verifier.ts';
 
 export interface PullRequest {
@@ -227,11 +227,7 @@ async function resolve(
   let which = reference.digest ?? reference.tag ?? 'latest';
   let digest: string | undefined;
   for (let depth = 0; depth < INDEX_DEPTH_MAX; depth += 1) {
-    const known = which.startsWith('sha256:') ? await deps.store.readBlob(which) : undefined;
-    const fetched =
-      known === undefined
-        ? await pull.source.fetchManifest(which, pull.signal)
-        : { body: known, digest: which, contentType: '' };
+    const fetched = await fetchManifest(deps, pull, { which, depth });
     const manifest = parseManifest(fetched.body, fetched.contentType);
     if (depth === 0) await verify(deps, pull, { fetched, mediaType: manifest.mediaType });
     pull.heldBlobs.push(fetched.digest);
@@ -248,6 +244,26 @@ async function resolve(
     'unsupported',
     `pull ${canonicalReference(reference)}: lists within lists of manifests`,
   );
+}
+
+/**
+ * By its digest, one that is here is not sent again. But its host is asked whether the repository has it
+ * and we may, and a repository that never gave it to us has to give it: its word may be false.
+ */
+async function fetchManifest(
+  { store }: Deps,
+  { source, signal, reference }: Pull,
+  { which, depth }: { readonly which: string; readonly depth: number },
+): Promise<FetchedManifest> {
+  const known = depth > 0 ? await store.readBlob(which) : undefined;
+  // What a list names is as good as the list.
+  if (known !== undefined) return { body: known, digest: which, contentType: '' };
+  const nameOf = (digest: string) => `${reference.repository}@${digest}`;
+  const images = store.images.all();
+  const gave = (digest: string) => images.some((one) => one.repoDigests.includes(nameOf(digest)));
+  const stored = async (digest: string) =>
+    gave(digest) ? await store.readBlob(digest) : undefined;
+  return await source.fetchManifest(which, { signal, ...(gave(which) ? { stored } : {}) });
 }
 
 /** Of what the reference means, before anything of it is kept. */

@@ -10,7 +10,7 @@ import {
 } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import type { Blob } from '@cribus/cli/tour/image.ts';
+import { type Blob, digestOf } from '@cribus/cli/tour/image.ts';
 import type { ComposedImage } from './compose-image.ts';
 
 export interface SeenRequest {
@@ -136,6 +136,7 @@ function serveContent(
   response.writeHead(from > 0 ? 206 : 200, {
     'content-type': found.type,
     'content-length': whole - from,
+    ...(path.includes('/manifests/') ? { 'docker-content-digest': digestOf(found.body) } : {}),
     ...(from > 0 ? { 'content-range': `bytes ${from}-${whole - 1}/${whole}` } : {}),
   });
   response.end(found.body.subarray(from));

@@ -20,6 +20,12 @@ export interface RegistryRequest {
 export interface RegistryClient {
   readonly host: RegistryHost;
   /**
+   * Asks once for the head alone; undefined where the answer is no success, and then `fetch` says
+   * why: not every registry answers HEAD as it would GET. After what may pass it has waited as between
+   * two attempts. Raises unauthenticated, denied, or kubelet_reason `RegistryUnavailable: …`.
+   */
+  head(request: RegistryRequest): Promise<IncomingHttpHeaders | undefined>;
+  /**
    * Resolves with an answer of status 2xx, its body unread. Raises not_found, unauthenticated,
    * denied, or kubelet_reason `RegistryUnavailable: …` when the host can't be used.
    */
@@ -43,6 +49,8 @@ export interface ClientOptions {
   readonly metrics: Pick<Metrics, 'timed'>;
 }
 
+type Method = 'GET' | 'HEAD';
+
 const ATTEMPTS_MAX = 5;
 const BACKOFF_FIRST_MS = 200;
 const BACKOFF_MAX_MS = 10_000;
@@ -61,11 +69,12 @@ export function createRegistryClient(options: ClientOptions): RegistryClient {
   const transport = createTransport(host, options.idleTimeoutMs);
   const authorization = createAuthorization({ ...options, transport });
 
-  function exchangeOf(request: RegistryRequest): Exchange {
+  function exchangeOf(request: RegistryRequest, method: Method): Exchange {
     const url = new URL(`${host.base.href.replace(/\/+$/, '')}/${request.path}`);
     if (host.mirrors) url.searchParams.set('ns', options.registry);
     const shown = authorization.header();
     return {
+      method,
       url,
       headers: {
         ...host.headers,
@@ -76,15 +85,32 @@ export function createRegistryClient(options: ClientOptions): RegistryClient {
     };
   }
 
-  async function once(request: RegistryRequest): Promise<IncomingMessage> {
+  async function once(request: RegistryRequest, method: Method): Promise<IncomingMessage> {
     const shown = authorization.header();
-    const response = await transport.exchange(exchangeOf(request));
+    const response = await transport.exchange(exchangeOf(request, method));
     if (response.statusCode !== 401 || host.headers['authorization'] !== undefined) return response;
     const challenge = response.headers['www-authenticate'];
     if (challenge === undefined) return response;
     await readSmall(response, options.idleTimeoutMs);
     await authorization.renew(challenge, shown, request.signal);
-    return await transport.exchange(exchangeOf(request));
+    return await transport.exchange(exchangeOf(request, method));
+  }
+
+  async function head(request: RegistryRequest): Promise<IncomingHttpHeaders | undefined> {
+    let waitMs = BACKOFF_FIRST_MS;
+    try {
+      const response = await once(request, 'HEAD');
+      response.resume();
+      const status = response.statusCode ?? 0;
+      if (status >= 200 && status < 300) return response.headers;
+      if (!TRANSIENT_STATUS.includes(status)) return undefined;
+      waitMs = Math.max(waitMs, retryAfterMs(response));
+    } catch (error) {
+      request.signal.throwIfAborted();
+      if (!isTransient(error)) throw hostFailure(error, { host: host.base.host, ...request });
+    }
+    await clock.sleep(waitMs, request.signal);
+    return undefined;
   }
 
   /** `read` belongs to the attempt: a small body that breaks off is asked for again. */
@@ -95,7 +121,7 @@ export function createRegistryClient(options: ClientOptions): RegistryClient {
     for (let attempt = 1; ; attempt += 1) {
       let waitMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** (attempt - 1));
       try {
-        const response = await once(request);
+        const response = await once(request, 'GET');
         const status = response.statusCode ?? 0;
         if (status >= 200 && status < 300) return await read(response);
         await readSmall(response, options.idleTimeoutMs);
@@ -113,6 +139,7 @@ export function createRegistryClient(options: ClientOptions): RegistryClient {
 
   return {
     host,
+    head: (request) => metrics.timed('registry', 'head', () => head(request)),
     open: (request) =>
       metrics.timed('registry', 'open', () => attempts(request, async (response) => response)),
     fetch: (request, bytesMax) =>

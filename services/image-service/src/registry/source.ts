@@ -2,13 +2,14 @@
 // fails, and every manifest and small blob verified.
 
 import { createHash } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
 import type { Metrics } from '@cribus/chassis/metrics.ts';
 import { Failure, type FailureKind, isFailure } from '@cribus/contracts/failure.ts';
 import type { ImageReference } from '@cribus/contracts/image-reference.ts';
-import { canonicalReference } from '@cribus/contracts/image-reference.ts';
+import { canonicalReference, isDigest } from '@cribus/contracts/image-reference.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import { readBlobFrom } from './blob-reader.ts';
-import { createRegistryClient, type RegistryClient } from './client.ts';
+import { createRegistryClient, type RegistryClient, type RegistryRequest } from './client.ts';
 import type { Credentials } from './credentials.ts';
 import type { RegistryHost } from './hosts-file.ts';
 import {
@@ -24,9 +25,18 @@ export interface FetchedManifest {
   readonly digest: string;
 }
 
+/** The manifest of a digest, where it is here. */
+export type StoredManifests = (digest: string) => Promise<Buffer | undefined>;
+
 export interface ImageSource {
-  /** By tag or digest. */
-  fetchManifest(which: string, signal: AbortSignal): Promise<FetchedManifest>;
+  /**
+   * By tag or digest. What `stored` has is not sent again: a host is asked for the head alone, whose
+   * digest says that the repository has it and that this caller may have it.
+   */
+  fetchManifest(
+    which: string,
+    options: { readonly signal: AbortSignal; readonly stored?: StoredManifests },
+  ): Promise<FetchedManifest>;
   /** Whole, verified. */
   fetchConfig(descriptor: Descriptor, signal: AbortSignal): Promise<Buffer>;
   /** Runs `attempt` with each host in turn until one succeeds; for a blob that is consumed as it comes. */
@@ -89,14 +99,16 @@ export function createImageSource(options: SourceOptions): ImageSource {
   return {
     withEachHost,
     readBlob,
-    fetchManifest: (which, signal) =>
-      withEachHost(which.startsWith('sha256:') ? 'pull' : 'resolve', async (client) => {
+    fetchManifest: (which, { signal, stored }) =>
+      withEachHost(isDigest(which) ? 'pull' : 'resolve', async (client) => {
         const path = `${reference.path}/manifests/${which}`;
         const request = { path, headers: { accept: MANIFEST_ACCEPT }, signal };
+        const here = stored && (await confirmed(client, { which, request, stored }));
+        if (here !== undefined) return here;
         const { body, headers } = await client.fetch(request, MANIFEST_BYTES_MAX);
         const digest = digestOf(body);
-        const claimed = which.startsWith('sha256:') ? which : headers['docker-content-digest'];
-        if (typeof claimed === 'string' && claimed.startsWith('sha256:') && claimed !== digest) {
+        const claimed = isDigest(which) ? which : digestIn(headers);
+        if (claimed !== undefined && claimed !== digest) {
           throw new Failure(
             'data_loss',
             `the manifest from ${client.host.base.host} has the digest ${digest}, not ${claimed}`,
@@ -125,6 +137,29 @@ export function createImageSource(options: SourceOptions): ImageSource {
       for (const client of clients) client.close();
     },
   };
+}
+
+/** The manifest that is here, where a host's head names it. */
+async function confirmed(
+  client: RegistryClient,
+  asked: {
+    readonly which: string;
+    readonly request: RegistryRequest;
+    readonly stored: StoredManifests;
+  },
+): Promise<FetchedManifest | undefined> {
+  const { which, request, stored } = asked;
+  const headers = (await client.head(request)) ?? {};
+  const digest = digestIn(headers);
+  if (digest === undefined || (isDigest(which) && digest !== which)) return undefined;
+  const body = await stored(digest);
+  if (body === undefined || digestOf(body) !== digest) return undefined;
+  return { body, digest, contentType: headers['content-type'] ?? '' };
+}
+
+function digestIn(headers: IncomingHttpHeaders): string | undefined {
+  const header = headers['docker-content-digest'];
+  return typeof header === 'string' && isDigest(header) ? header : undefined;
 }
 
 /** `sha256:<hex>` of some bytes. */

@@ -9,7 +9,11 @@ export interface RegistryServer {
   readonly host: string;
   /** `<path without /v2/>` to body and type; by tag and by digest. */
   readonly content: Map<string, { readonly body: Buffer; readonly type: string }>;
-  readonly requests: { readonly url: string; readonly headers: IncomingMessage['headers'] }[];
+  readonly requests: {
+    readonly method: string;
+    readonly url: string;
+    readonly headers: IncomingMessage['headers'];
+  }[];
   /** Sees each request first; true when it has answered. */
   intercept: (request: IncomingMessage, response: ServerResponse) => boolean;
   close(): Promise<void>;
@@ -17,10 +21,10 @@ export interface RegistryServer {
 
 export async function startRegistryServer(): Promise<RegistryServer> {
   const content: RegistryServer['content'] = new Map();
-  const requests: { url: string; headers: IncomingMessage['headers'] }[] = [];
+  const requests: RegistryServer['requests'] = [];
   const server = createServer((request, response) => {
-    const url = request.url ?? '';
-    requests.push({ url, headers: request.headers });
+    const { method = '', url = '', headers } = request;
+    requests.push({ method, url, headers });
     if (registry.intercept(request, response)) return;
     serve(content, request, response);
   });
@@ -58,6 +62,7 @@ function serve(
   response.writeHead(from > 0 ? 206 : 200, {
     'content-type': found.type,
     'content-length': body.length,
+    ...(path.includes('/manifests/') ? { 'docker-content-digest': sha256(found.body) } : {}),
   });
   response.end(body);
 }
