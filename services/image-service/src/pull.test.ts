@@ -120,32 +120,53 @@ describe('pulling an image', () => {
     assert.deepEqual(names(), [...(before ?? []), other]);
   });
 
-  it('asks for the manifest itself where the answer for its head is of no use', async () => {
-    const image = publishImage(registry, { path: 'h', tag: 'v', layers: [hello] });
-    const name = `${registry.host}/h@${image.digest}`;
+  it('asks which manifest a tag means once it has one of it, and has a new one sent', async () => {
+    const image = publishImage(registry, { path: 't', tag: 'v', layers: [hello] });
+    const name = `${registry.host}/t:v`;
     await pull(name);
-    const other = `sha256:${'0'.repeat(64)}`;
-    const answers: ((response: ServerResponse) => unknown)[] = [
-      (response) => response.writeHead(404).end(),
-      (response) => response.writeHead(405).end(),
-      (response) => response.writeHead(401).end(),
-      (response) => response.writeHead(200).end(),
-      (response) => response.writeHead(200, { 'docker-content-digest': 'sha1:x' }).end(),
-      (response) => response.writeHead(200, { 'docker-content-digest': other }).end(),
-      (response) => response.writeHead(503).end(),
-      (response) => response.destroy(),
-    ];
-    for (const answer of answers) {
-      registry.intercept = ({ method }, response) => {
-        if (method === 'HEAD') answer(response);
-        return method === 'HEAD';
-      };
-      asked();
-      assert.equal((await pull(name)).imageId, image.id);
-      const [head, get] = ['HEAD', 'GET'].map((method) => `${method} manifests/${image.digest}`);
-      assert.deepEqual(asked(), [head, get], String(answer));
-    }
+    const manifests = () => asked().filter((line) => line.includes('manifests'));
+    assert.deepEqual(manifests(), ['GET manifests/v'], 'the first is one question');
+    assert.equal((await pull(name)).imageId, image.id);
+    assert.deepEqual(manifests(), ['HEAD manifests/v']);
+    const next = publishImage(registry, { path: 't', tag: 'v', layers: [big] });
+    assert.equal((await pull(name)).imageId, next.id);
+    assert.deepEqual(manifests(), ['HEAD manifests/v', 'GET manifests/v']);
+    publishImage(registry, { path: 't', tag: 'v', layers: [hello] });
+    assert.equal((await pull(name)).imageId, image.id, 'the one before is still here');
+    assert.deepEqual(manifests(), ['HEAD manifests/v']);
+    await stack.store.removeImage(image.id, []);
+    await pull(name);
+    assert.deepEqual(manifests(), ['GET manifests/v']);
   });
+
+  for (const by of ['digest', 'tag'] as const)
+    it(`asks for the manifest itself where the answer for the head of a ${by} is of no use`, async () => {
+      const image = publishImage(registry, { path: 'h', tag: 'v', layers: [hello] });
+      const name = `${registry.host}/h${by === 'tag' ? ':v' : `@${image.digest}`}`;
+      await pull(name);
+      const other = `sha256:${'0'.repeat(64)}`;
+      const answers: ((response: ServerResponse) => unknown)[] = [
+        (response) => response.writeHead(404).end(),
+        (response) => response.writeHead(405).end(),
+        (response) => response.writeHead(401).end(),
+        (response) => response.writeHead(200).end(),
+        (response) => response.writeHead(200, { 'docker-content-digest': 'sha1:x' }).end(),
+        (response) => response.writeHead(200, { 'docker-content-digest': other }).end(),
+        (response) => response.writeHead(503).end(),
+        (response) => response.destroy(),
+      ];
+      for (const answer of answers) {
+        registry.intercept = ({ method }, response) => {
+          if (method === 'HEAD') answer(response);
+          return method === 'HEAD';
+        };
+        asked();
+        assert.equal((await pull(name)).imageId, image.id);
+        const which = by === 'tag' ? 'v' : image.digest;
+        const both = [`HEAD manifests/${which}`, `GET manifests/${which}`];
+        assert.deepEqual(asked(), both, String(answer));
+      }
+    });
 
   it('gives an image pulled by digest no tag, and moves a tag from the old image', async () => {
     const first = publishImage(registry, { path: 'app', tag: 'latest', layers: [hello] });
@@ -272,6 +293,11 @@ describe('pulling an image', () => {
     assert.equal((await pull('registry.example:5000/lib/m:v')).imageId, image.id);
     assert.equal(registry.requests[0]?.headers['x-mirror'], 'yes');
     assert.match(registry.requests[0]?.url ?? '', /ns=registry.example%3A5000/);
+    registry.requests.length = 0;
+    assert.equal((await pull('registry.example:5000/lib/m:v')).imageId, image.id);
+    const [head, ...more] = registry.requests;
+    assert.deepEqual([head?.method, head?.headers['x-mirror'], more], ['HEAD', 'yes', []]);
+    assert.match(head?.url ?? '', /ns=registry.example%3A5000/);
   });
 
   /** Answers for a path that has `part` in it. */

@@ -247,8 +247,8 @@ async function resolve(
 }
 
 /**
- * By its digest, one that is here is not sent again. But its host is asked whether the repository has it
- * and we may, and a repository that never gave it to us has to give it: its word may be false.
+ * What is here is not sent again. But its host is asked which it is, whether the repository has it and
+ * whether we may; and a repository that never gave it to us has to give it: its word may be false.
  */
 async function fetchManifest(
   { store }: Deps,
@@ -258,12 +258,16 @@ async function fetchManifest(
   const known = depth > 0 ? await store.readBlob(which) : undefined;
   // What a list names is as good as the list.
   if (known !== undefined) return { body: known, digest: which, contentType: '' };
-  const nameOf = (digest: string) => `${reference.repository}@${digest}`;
   const images = store.images.all();
-  const gave = (digest: string) => images.some((one) => one.repoDigests.includes(nameOf(digest)));
+  const isName = (name: string) =>
+    images.some(
+      ({ repoTags, repoDigests }) => repoTags.includes(name) || repoDigests.includes(name),
+    );
   const stored = async (digest: string) =>
-    gave(digest) ? await store.readBlob(digest) : undefined;
-  return await source.fetchManifest(which, { signal, ...(gave(which) ? { stored } : {}) });
+    isName(`${reference.repository}@${digest}`) ? await store.readBlob(digest) : undefined;
+  // A first pull doesn't ask in vain.
+  const again = depth === 0 && isName(canonicalReference(reference));
+  return await source.fetchManifest(which, { signal, ...(again ? { stored } : {}) });
 }
 
 /** Of what the reference means, before anything of it is kept. */
