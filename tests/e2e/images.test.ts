@@ -382,6 +382,29 @@ describe('images of a real registry', () => {
     await refusePull(stack, `${name}:single`, { code: 'NOT_FOUND', message: /linux\/s390x/ });
   });
 
+  it('a list that leaves platforms to the configurations gives its first image, and never an attestation or one that can not run here', async () => {
+    const mine = composeImage({ layers: [layerOf('silent')] });
+    const foreign = composeImage({ layers: [layerOf('foreign')], architecture: 's390x' });
+    const attached = composeImage({ layers: [layerOf('attached')] });
+    const repository = 'lists/silent';
+    const name = await push(mine, repository, mine.manifest.digest);
+    for (const image of [foreign, attached]) await push(image, repository, image.manifest.digest);
+    const annotations = { 'vnd.docker.reference.type': 'attestation-manifest' };
+    const entries = [
+      { manifest: foreign.manifest, architecture: 's390x' },
+      { manifest: attached.manifest, annotations },
+      { manifest: mine.manifest },
+    ];
+    await pushManifest(composeIndex(entries), 'v1', target(repository));
+    assert.equal(await pullImage(stack.cri, `${name}:v1`), mine.id);
+    await removeImage(stack.cri, mine.id);
+    const silent = [{ manifest: foreign.manifest }, { manifest: mine.manifest }];
+    await pushManifest(composeIndex(silent), 'v2', target(repository));
+    await refusePull(stack, `${name}:v2`, { code: 'NOT_FOUND', message: /is for linux\/s390x/ });
+    await pushManifest(composeIndex(entries.slice(0, 2)), 'v3', target(repository));
+    await refusePull(stack, `${name}:v3`, { code: 'NOT_FOUND', message: /only linux\/s390x/ });
+  });
+
   it('an unknown repository, tag and digest are NOT_FOUND, name the reference, and leave nothing', async () => {
     const image = composeImage({ layers: [layerOf('known')] });
     const name = await push(image, 'unknown/app', 'v1');

@@ -70,15 +70,18 @@ export function composeImage(composition: Composition): ComposedImage {
 export function composeIndex(
   entries: readonly {
     readonly manifest: Blob;
-    readonly architecture: string;
+    /** Without one the list says nothing of the platform. */
+    readonly architecture?: string;
     readonly variant?: string;
+    readonly annotations?: Readonly<Record<string, string>>;
   }[],
   options: { readonly docker?: boolean } = {},
 ): Blob {
   const mediaType = options.docker ? DOCKER_LIST : OCI_INDEX;
-  const manifests = entries.map(({ manifest, architecture, variant }) => ({
+  const manifests = entries.map(({ manifest, architecture, variant, annotations }) => ({
     ...descriptor(manifest),
-    platform: { os: 'linux', architecture, ...(variant === undefined ? {} : { variant }) },
+    platform: architecture === undefined ? undefined : { os: 'linux', architecture, variant },
+    annotations,
   }));
   return blob(mediaType, json({ schemaVersion: 2, mediaType, manifests }));
 }

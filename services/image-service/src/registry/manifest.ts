@@ -34,6 +34,14 @@ export interface Descriptor {
   readonly sizeBytes: number;
 }
 
+/** One manifest of a list. */
+export interface IndexEntry extends Descriptor {
+  /** Absent where the list leaves it to the image's configuration (image-spec, image-index.md). */
+  readonly platform?: Platform;
+  /** It is about another one, as an attestation is, and no image. */
+  readonly attached: boolean;
+}
+
 interface OfType {
   readonly mediaType: string;
 }
@@ -42,7 +50,7 @@ export type Manifest = OfType &
   (
     | {
         readonly kind: 'index';
-        readonly entries: readonly (Descriptor & { platform?: Platform })[];
+        readonly entries: readonly IndexEntry[];
       }
     | {
         readonly kind: 'image';
@@ -129,31 +137,36 @@ export function parseConfigBlob(body: Buffer): ParsedConfig {
   return { diffIds, platform: platformOf(json) };
 }
 
-/** The entry of a list that runs best on this platform. Raises not_found naming what there is. */
-export function choosePlatform(
-  entries: readonly (Descriptor & { platform?: Platform })[],
-  wanted: Platform,
-): Descriptor & { platform?: Platform } {
-  let best:
-    | { readonly entry: Descriptor & { platform?: Platform }; readonly rank: number }
-    | undefined;
+/**
+ * The entry of a list that runs best on this platform; where none says that it does, the first image
+ * that says nothing, whose configuration will. Raises not_found naming what there is.
+ */
+export function choosePlatform(entries: readonly IndexEntry[], wanted: Platform): IndexEntry {
+  let best: { readonly entry: IndexEntry; readonly rank: number } | undefined;
   for (const entry of entries) {
     const rank = entry.platform === undefined ? -1 : rankOf(entry.platform, wanted);
     if (rank >= 0 && (best === undefined || rank > best.rank)) best = { entry, rank };
   }
   if (best !== undefined) return best.entry;
+  const silent = entries.find(({ platform, attached }) => platform === undefined && !attached);
+  if (silent !== undefined) return silent;
   const offered = entries.flatMap((entry) =>
     entry.platform === undefined ? [] : [platformText(entry.platform)],
   );
   throw new Failure(
     'not_found',
-    `the image has nothing for ${platformText(wanted)}, only ${[...new Set(offered)].slice(0, 20).join(', ') || 'entries without a platform'}`,
+    `the image has nothing for ${platformText(wanted)}, only ${[...new Set(offered)].slice(0, 20).join(', ') || 'what is attached to images'}`,
   );
 }
 
-function indexEntry(item: unknown): Descriptor & { platform?: Platform } {
-  const entry = descriptor(item, 'manifest of the list');
-  const platform = (item as Record<string, unknown>)['platform'];
+/** BuildKit's mark of what it attaches to an image in the image's own list. */
+const ATTACHED_ANNOTATION = 'vnd.docker.reference.type';
+
+function indexEntry(item: unknown): IndexEntry {
+  const { platform, annotations } = object(item, 'a manifest of the list');
+  const attached =
+    typeof annotations === 'object' && annotations !== null && ATTACHED_ANNOTATION in annotations;
+  const entry = { ...descriptor(item, 'manifest of the list'), attached };
   if (typeof platform !== 'object' || platform === null) return entry;
   return { ...entry, platform: platformOf(platform as Record<string, unknown>) };
 }
