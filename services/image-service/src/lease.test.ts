@@ -153,7 +153,9 @@ describe('leases and removal', () => {
 
   it('says what a removal freed in image-fs-info, and the configuration in describe', async () => {
     await stack.store.layers.measure(signal);
-    const info = imageFsInfo({ ...stack, writableLayers: createWritableLayers(stack.service) });
+    const writableLayers = createWritableLayers(stack.service);
+    const measuring = { firstRound: async () => {}, forEver: async () => {} };
+    const info = imageFsInfo({ ...stack, writableLayers, measuring });
     const used = async () => (await info({}, context())).info?.imageFilesystems[0];
     assert.ok(((await used())?.usedBytes?.value ?? 0n) > 0n);
     assert.equal((await used())?.fsId?.mountpoint, stack.store.paths.root);

@@ -8,6 +8,7 @@ import { stackPaths } from '@cribus/contracts/paths.ts';
 import { IMAGE_SERVICE } from '@cribus/contracts/subjects.ts';
 import { lock } from '@cribus/host/files.ts';
 import { createImageStore } from './image-store.ts';
+import { createMeasuring } from './measuring.ts';
 import { createPuller } from './pull.ts';
 import { createPullMetrics } from './pull-progress.ts';
 import { sweepForEver } from './sweep.ts';
@@ -41,7 +42,8 @@ async function start(service: Service): Promise<void> {
   );
   const pull = createPuller({ service, store, metrics: createPullMetrics(service.metrics) });
   const writableLayers = createWritableLayers(service);
-  const deps = { service, store, pull, writableLayers };
+  const measuring = createMeasuring({ service, store, writableLayers });
+  const deps = { service, store, pull, writableLayers, measuring };
   const owner = createOwner({
     service,
     kind: 'image-service',
@@ -62,4 +64,5 @@ async function start(service: Service): Promise<void> {
   await owner.serve();
   service.onStop('drain', () => owner.drain());
   service.background('sweep', sweepForEver(deps));
+  service.background('measure', measuring.forEver());
 }

@@ -9,7 +9,6 @@ import { InventoryResponse } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { afterEach, beforeEach, describe, it } from 'mocha';
 import { sweepForEver } from './sweep.ts';
 import { type ImageStack, openImageStack } from './testing/image-stack.ts';
-import { createWritableLayers } from './writable-layers.ts';
 
 describe('the sweep of what nothing names', () => {
   let stack: ImageStack;
@@ -57,8 +56,7 @@ describe('the sweep of what nothing names', () => {
         },
       },
     } as unknown as Service;
-    const writableLayers = createWritableLayers(service);
-    await sweepForEver({ service, store: stack.store, writableLayers });
+    await sweepForEver({ service, store: stack.store });
     assert.deepEqual(asked.sort(), ['runtime.down', 'runtime.runc']);
   }
 

@@ -1,5 +1,5 @@
 // What a crash or a removal left is cleared at start and every ten minutes: leases of containers that
-// are gone, layers and blobs that nothing names, half-done ingests. Layers are measured here too.
+// are gone, layers and blobs that nothing names, half-done ingests.
 
 import { randomUUID } from 'node:crypto';
 import { askPages } from '@cribus/chassis/pages.ts';
@@ -9,21 +9,19 @@ import { InventoryRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { runtimeOwner, VERBS } from '@cribus/contracts/subjects.ts';
 import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { ImageStore } from './image-store.ts';
-import type { WritableLayers } from './writable-layers.ts';
 
 interface Deps {
   readonly service: Service;
   readonly store: ImageStore;
-  readonly writableLayers: WritableLayers;
 }
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
-const MEASURE_INTERVAL_MS = 5_000;
+const LOOK_INTERVAL_MS = 5_000;
 const INVENTORY_TIMEOUT_MS = 30_000;
 /** A younger lease may belong to a container whose record is being written. */
 const LEASE_AGE_MIN_MS = VERBS['create-container'].budgetMs + 30_000;
 
-/** Sweeps and measures until the service stops. */
+/** Sweeps until the service stops. */
 export async function sweepForEver(deps: Deps): Promise<void> {
   const { service, store } = deps;
   const { clock, stopping } = service;
@@ -38,13 +36,11 @@ export async function sweepForEver(deps: Deps): Promise<void> {
         await endOrphanedLeases(deps);
         await store.sweep();
       }
-      await store.layers.measure(stopping);
-      await deps.writableLayers.measure();
-      await clock.sleep(MEASURE_INTERVAL_MS, stopping);
+      await clock.sleep(LOOK_INTERVAL_MS, stopping);
     } catch (error) {
       if (stopping.aborted) return;
       service.log.warn({ err: error }, 'A sweep failed and is tried again later.');
-      await clock.sleep(MEASURE_INTERVAL_MS, stopping).catch(() => {});
+      await clock.sleep(LOOK_INTERVAL_MS, stopping).catch(() => {});
     }
   }
 }

@@ -48,6 +48,7 @@ describe('the usage of writable layers', () => {
     try {
       await write('runc');
       const layers = open();
+      assert.equal(layers.usage().mountpoint, handlers, 'before anything was measured');
       await layers.measure();
       assert.equal(layers.usage().mountpoint, handlers);
       assert.ok(layers.usage().bytes >= 64n * 1024n);

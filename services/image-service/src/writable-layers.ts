@@ -17,7 +17,7 @@ export interface WritableLayersUsage {
 }
 
 export interface WritableLayers {
-  /** As last measured; says that somebody asks. */
+  /** As last measured, but for where they are; says that somebody asks. */
   usage(): WritableLayersUsage;
   /** Measures if that is due. Rejects with the reason of the service's end. */
   measure(): Promise<void>;
@@ -37,33 +37,32 @@ export function createWritableLayers(
   const { clock, config, stopping } = service;
   const { images } = stackPaths(config.roots);
   const handlers = join(config.roots.state, 'handlers');
-  let usage: WritableLayersUsage = {
-    mountpoint: images,
-    bytes: 0n,
-    inodes: 0n,
-    measuredAtNs: clock.nowNs(),
-  };
+  let usage = { bytes: 0n, inodes: 0n, measuredAtNs: clock.nowNs() };
   let askedAtMs = clock.monotonicMs();
   let dueAtMs = askedAtMs;
+  let measured = false;
   return {
     usage() {
       askedAtMs = clock.monotonicMs();
-      return usage;
+      const shared = isSameFilesystem(images, handlers);
+      return { mountpoint: shared ? images : handlers, ...usage };
     },
     async measure() {
       const nowMs = clock.monotonicMs();
       if (nowMs < dueAtMs || nowMs > askedAtMs + GOES_ON_MS) return;
       let bytes = 0n;
       let inodes = 0n;
-      const walk = { clock, signal: stopping, sliceMs: SLICE_MS, pauseMs: PAUSE_MS };
+      // Somebody may wait for the first one.
+      const pauseMs = measured ? PAUSE_MS : SLICE_MS;
+      const walk = { clock, signal: stopping, sliceMs: SLICE_MS, pauseMs };
       for (const handler of await listDirectory(handlers)) {
         const used = await directoryUsage(join(handlers, handler, 'containers'), walk);
         bytes += used.usedBytes;
         inodes += used.inodesUsed;
+        if (!measured) usage = { bytes, inodes, measuredAtNs: clock.nowNs() };
       }
-      const shared = isSameFilesystem(images, handlers);
-      const mountpoint = shared ? images : handlers;
-      usage = { mountpoint, bytes, inodes, measuredAtNs: clock.nowNs() };
+      measured = true;
+      usage = { bytes, inodes, measuredAtNs: clock.nowNs() };
       const tookMs = clock.monotonicMs() - nowMs;
       dueAtMs = clock.monotonicMs() + Math.max(EVERY_MS, tookMs * REST_FACTOR);
     },
