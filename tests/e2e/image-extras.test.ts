@@ -149,6 +149,31 @@ describe('images of a node', () => {
     assert.equal(await statusAs({ image }), mine.id);
   });
 
+  it('RemoveImage by a tag that images of several platforms share removes them all where no handler is named', async () => {
+    const images = [ARCHITECTURE, 's390x'].map((architecture) => ({
+      architecture,
+      ...composeImage({ layers: [writeTar(busyboxLayer())], architecture }),
+    }));
+    for (const { architecture, ...image } of images) {
+      registry.publish('both/platforms', architecture, image);
+    }
+    registry.publishManifest('both/platforms', 'v1', composeIndex(images));
+    const image = `${registry.host}/both/platforms:v1`;
+    const listed = async () => {
+      const { images } = await stack.cri.call('listImages', ListImagesRequest.fromPartial({}));
+      return images.map(({ id }) => id).sort();
+    };
+    await pullAs({ image });
+    await pullAs({ image, runtimeHandler: 'far' });
+    assert.deepEqual(await listed(), images.map(({ id }) => id).sort());
+    const remove = RemoveImageRequest.fromPartial({ image: { image } });
+    await stack.cri.call('removeImage', remove);
+    assert.deepEqual(await listed(), []);
+    await pullAs({ image, runtimeHandler: 'far' });
+    await stack.cri.call('removeImage', remove);
+    assert.deepEqual(await listed(), [], 'also where there is none for the default handler');
+  });
+
   it('an image of one platform alone is NOT_FOUND for a handler of another, and an unknown handler INVALID_ARGUMENT', async () => {
     registry.publish('two/platforms', 'mine', composeImage({ layers: [writeTar(busyboxLayer())] }));
     const image = `${registry.host}/two/platforms:mine`;

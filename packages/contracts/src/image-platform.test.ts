@@ -9,7 +9,7 @@ import {
   rankOf,
   rankOfImage,
 } from './image-platform.ts';
-import { findImage } from './image-reference.ts';
+import { findImage, findImages } from './image-reference.ts';
 
 const ranks: readonly (readonly [string, string, boolean])[] = [
   ['linux/arm64', 'linux/arm64/v8', true],
@@ -62,5 +62,8 @@ describe('platforms of images', () => {
     assert.equal(find('box:1', 'linux/arm/v6'), 'linux/arm/v6');
     assert.equal(find('box:1', 'linux/amd64'), undefined);
     assert.equal(find('3'.repeat(64), 'linux/amd64'), 'linux/s390x');
+    assert.deepEqual(findImages(images, 'box:1'), images);
+    assert.deepEqual(findImages(images, '3'.repeat(12)), images.slice(2));
+    assert.deepEqual(findImages(images, 'box:2'), []);
   });
 });

@@ -133,24 +133,38 @@ export function findImage<I extends NamedImage>(
   name: string,
   wanted?: Platform,
 ): I | undefined {
-  const all = [...images];
+  const { named, byId } = imagesOf([...images], name);
+  return bestOf(named, wanted) ?? byId;
+}
+
+/** As findImage, of every platform. Raises invalid_argument for what can name no image. */
+export function findImages<I extends NamedImage>(images: Iterable<I>, name: string): readonly I[] {
+  const { named, byId } = imagesOf([...images], name);
+  return named.length > 0 || byId === undefined ? named : [byId];
+}
+
+/** Those that have it as tag or digest, and the one whose id it is or begins. */
+function imagesOf<I extends NamedImage>(
+  all: readonly I[],
+  name: string,
+): { readonly named: readonly I[]; readonly byId: I | undefined } {
   if (isImageId(name)) {
     const id = name.startsWith('sha256:') ? name : `sha256:${name}`;
-    return all.find((image) => image.id === id);
+    return { named: [], byId: all.find((image) => image.id === id) };
   }
-  const byPrefix = findByIdPrefix(all, name);
+  const byId = findByIdPrefix(all, name);
   let reference: ImageReference;
   try {
     reference = parseImageReference(name);
   } catch (error) {
-    if (byPrefix !== undefined) return byPrefix;
+    if (byId !== undefined) return { named: [], byId };
     throw error;
   }
   const full = canonicalReference(reference);
   const named = all.filter(
     (image) => image.repoTags.includes(full) || image.repoDigests.includes(full),
   );
-  return bestOf(named, wanted) ?? byPrefix;
+  return { named, byId };
 }
 
 function bestOf<I extends NamedImage>(

@@ -17,6 +17,7 @@ import { isSamePlatform, type Platform } from '@cribus/contracts/image-platform.
 import {
   canonicalReference,
   findImage,
+  findImages,
   type ImageReference,
 } from '@cribus/contracts/image-reference.ts';
 import { IMAGE_SERVICE } from '@cribus/contracts/subjects.ts';
@@ -35,6 +36,8 @@ export interface ImageStore {
   load(): Promise<void>;
   /** Raises invalid_argument for what can name no image. */
   find(name: string, wanted?: Platform): ImageRecord | undefined;
+  /** As find, of every platform. */
+  findAll(name: string): readonly ImageRecord[];
   /** One at a time, for everything that changes an image or a lease. */
   exclusively<T>(work: () => Promise<T>): Promise<T>;
   /** Adds a pulled image, or its new names; a tag moves here from another image. */
@@ -155,6 +158,7 @@ export function createImageStore(options: {
       await settleNames(images, service.config);
     },
     find: (name, wanted) => findImage(images.all(), name, wanted),
+    findAll: (name) => findImages(images.all(), name),
     async addImage(pulled, { reference, digest, changed }) {
       const tag = reference.digest === undefined ? canonicalReference(reference) : undefined;
       const repoDigest = `${reference.repository}@${digest}`;

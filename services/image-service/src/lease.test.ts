@@ -4,7 +4,7 @@ import type { VerbContext } from '@cribus/chassis/owner.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import type { ObjectReport } from '@cribus/contracts/gen/node/v1/records.ts';
 import { RemoveImageRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
-import { hostPlatform } from '@cribus/contracts/image-platform.ts';
+import { hostPlatform, parsePlatform } from '@cribus/contracts/image-platform.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { afterEach, beforeEach, describe, it } from 'mocha';
 import { type ImageStack, openImageStack } from './testing/image-stack.ts';
@@ -30,7 +30,10 @@ describe('leases and removal', () => {
   const context = () => ({ signal, changed: [] as ObjectReport[] }) as unknown as VerbContext;
   beforeEach(async () => {
     registry = await startRegistryServer();
-    stack = await openImageStack();
+    stack = await openImageStack(
+      '[runtimes.handlers.runc]\nfamily = "runc"\nengine = "runc"\n' +
+        '[runtimes.handlers.far]\nfamily = "runc"\nengine = "crun"\nimage_platform = "linux/s390x"\n',
+    );
     const layers = ['low', 'top'].map((data) => buildTar([{ name: data, data }]));
     publishImage(registry, { path: 'app', tag: 'v1', layers });
     publishImage(registry, { path: 'app', tag: 'v2', layers });
@@ -116,6 +119,26 @@ describe('leases and removal', () => {
     for (let tries = 0; tries < 100 && layers() > 0; tries += 1) await systemClock.sleep(20);
     assert.equal(layers(), 0);
     assert.deepEqual(await remove(name), []);
+  });
+
+  it('removes the images of all platforms by the tag that they share, and one by its handler', async () => {
+    const image = { path: 'app', tag: 'v1', architecture: 's390x', layers: [buildTar([])] };
+    const { id: farId } = publishImage(registry, image);
+    const pullFar = () =>
+      stack.pull({ image: name, auth: undefined, platform: parsePlatform('linux/s390x'), signal });
+    const removeBy = async (runtimeHandler: string) => {
+      const removing = context();
+      const request = RemoveImageRequest.fromPartial({ image: { image: name, runtimeHandler } });
+      await removeImage(stack)(request, removing);
+      return removing.changed.map((report) => report.id).sort();
+    };
+    await pullFar();
+    assert.deepEqual(await removeBy('far'), [farId]);
+    await pullFar();
+    assert.deepEqual(await removeBy(''), [farId, id].sort());
+    await pullFar();
+    assert.deepEqual(await removeBy('runc'), []);
+    assert.deepEqual(await removeBy(''), [farId], 'also where there is none for this machine');
   });
 
   it('keeps the layers of a volume until its lease has ended, through its removal and a restart', async () => {

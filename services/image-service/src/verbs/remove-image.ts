@@ -1,5 +1,6 @@
 // RemoveImage: by any of its names or its id an image loses all of them at once (api.proto: "removes
-// the image"); its layers go when nothing uses them, in the background. An absent image is success.
+// the image"); its layers go when nothing uses them, in the background. An absent image is success. A name
+// that images of several platforms share means all of them, or the one of the handler that comes with it.
 
 import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import type { Service } from '@cribus/chassis/service.ts';
@@ -17,10 +18,14 @@ export function removeImage(deps: {
   return async (request, context) => {
     const name = request.image?.image ?? '';
     if (name === '') throw new Failure('invalid_argument', 'remove: the request names no image');
-    const wanted = platformOfHandler(service.config.runtimes, request.image?.runtimeHandler ?? '');
+    const handler = request.image?.runtimeHandler ?? '';
+    const meant = () => {
+      if (handler === '') return store.findAll(name);
+      const image = store.find(name, platformOfHandler(service.config.runtimes, handler));
+      return image === undefined ? [] : [image];
+    };
     await store.exclusively(async () => {
-      const image = store.find(name, wanted);
-      if (image !== undefined) await store.removeImage(image.id, context.changed);
+      for (const { id } of meant()) await store.removeImage(id, context.changed);
     });
     await store.sweep();
     return Nothing.fromPartial({});
