@@ -14,6 +14,7 @@ import { type Registry, startRegistry } from '@cribus/cli/tour/registry.ts';
 import {
   ContainerStatusRequest,
   ImageFsInfoRequest,
+  ImageSpec,
   ImageStatusRequest,
   ListContainersRequest,
   RemoveContainerRequest,
@@ -217,6 +218,21 @@ describe('images of a real registry', () => {
       assert.equal(status?.uid?.value, 'uid' in should ? should.uid : undefined, user);
       assert.equal(status?.username, 'name' in should ? should.name : '', user);
     }
+  });
+
+  it('an image has a specification with its id and the annotations of its manifest', async () => {
+    const annotations = { 'org.opencontainers.image.version': '1.36', 'test.example/a': 'b' };
+    const image = composeImage({
+      layers: [layerOf('annotated')],
+      amendManifest: (manifest) => ({ ...manifest, annotations }),
+    });
+    const name = await push(image, 'annotated/app', 'v1');
+    await pullImage(stack.cri, `${name}:v1`);
+    const [listed] = await listImages(stack.cri);
+    assert.deepEqual(listed?.spec, ImageSpec.fromPartial({ image: image.id, annotations }));
+    assert.equal(await pullImage(stack.cri, `${name}:v1`), listed.spec?.image);
+    await removeImage(stack.cri, listed.spec?.image ?? '');
+    assert.deepEqual(await listImages(stack.cri), []);
   });
 
   it('images that the configuration pins are pinned and others are not', async () => {

@@ -197,6 +197,7 @@ async function fetchImage(
     manifestDigest,
     pulledAtNs: service.clock.nowNs(),
     platform,
+    annotations: { ...manifest.annotations },
     checkpointAnnotations: { ...manifest.checkpointAnnotations },
   });
   return { image, digest };

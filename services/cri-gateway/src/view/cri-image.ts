@@ -12,6 +12,8 @@ export function toImage(record: ImageRecord): Image {
     // Zero would be refused by the kubelet's client.
     size: record.sizeBytes > 0n ? record.sizeBytes : 1n,
     ...imageUser(record),
+    // An image is asked for by its id, also by the kubelet, which takes the annotations from here.
+    spec: { image: record.id, annotations: record.annotations },
     pinned: record.pinned,
   });
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import {
   Container,
+  ImageSpec,
   ListContainersResponse,
   NamespaceMode,
   Signal,
@@ -236,6 +237,12 @@ describe('records as CRI shows them', () => {
     const stopped = sandbox({ phase: SandboxPhase.STOPPING, requestedHandler: 'gvisor' });
     assert.equal(toPodSandbox(stopped).state, 1);
     assert.equal(toPodSandbox(stopped).runtimeHandler, 'gvisor');
+  });
+
+  it('an image’s specification by its id, with the annotations of its manifest', () => {
+    const annotations = { 'org.opencontainers.image.version': '1.36' };
+    const { spec } = toImage(ImageRecord.fromPartial({ id: IMAGE_ID, annotations }));
+    assert.deepEqual(spec, ImageSpec.fromPartial({ image: IMAGE_ID, annotations }));
   });
 
   it('an image’s user, by number or by name', () => {

@@ -51,3 +51,33 @@ describe('a list of manifests', () => {
     refused([{ annotations: ATTESTATION }], /only what is attached to images$/);
   });
 });
+
+describe('a manifest', () => {
+  it('has the annotations that are short enough to be shown, and those of a checkpoint always', () => {
+    const descriptor = { digest: `sha256:${'0'.repeat(64)}`, size: 1 };
+    const many = Array.from({ length: 20 }, (_, index) => [`n${index}`, 'x'.repeat(1_000)]);
+    const checkpoint = { 'org.criu.checkpoint.container.name': 'main' };
+    const manifest = parseManifest(
+      Buffer.from(
+        JSON.stringify({
+          config: { ...descriptor, mediaType: 'application/vnd.oci.image.config.v1+json' },
+          layers: [],
+          annotations: {
+            version: '1',
+            long: 'x'.repeat(1_025),
+            number: 1,
+            ...Object.fromEntries(many),
+            ...checkpoint,
+          },
+        }),
+      ),
+      '',
+    );
+    assert.ok(manifest.kind === 'image');
+    const { annotations, checkpointAnnotations } = manifest;
+    assert.equal(annotations['version'], '1');
+    assert.equal(Object.keys(annotations).length, 9);
+    assert.ok(!('long' in annotations) && !('number' in annotations));
+    assert.deepEqual(checkpointAnnotations, checkpoint);
+  });
+});

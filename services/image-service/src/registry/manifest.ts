@@ -56,6 +56,8 @@ export type Manifest = OfType &
         readonly kind: 'image';
         readonly config: Descriptor;
         readonly layers: readonly Descriptor[];
+        /** As many as CRI shows. */
+        readonly annotations: Readonly<Record<string, string>>;
         /** Those that say that the image holds a checkpoint. */
         readonly checkpointAnnotations: Readonly<Record<string, string>>;
       }
@@ -96,12 +98,16 @@ export function parseManifest(body: Buffer, contentType: string): Manifest {
       throw new Failure('unsupported', `a layer of the unknown media type ${what}`);
     }
   }
+  const annotations = annotationsOf(json['annotations']);
   return {
     kind: 'image',
     mediaType: typeOf(type, MANIFEST_TYPES),
     config,
     layers,
-    checkpointAnnotations: checkpointAnnotations(json['annotations']),
+    annotations: shown(annotations),
+    checkpointAnnotations: Object.fromEntries(
+      annotations.filter(([name]) => CHECKPOINT_ANNOTATION.test(name)),
+    ),
   };
 }
 
@@ -109,16 +115,25 @@ export function parseManifest(body: Buffer, contentType: string): Manifest {
 const CHECKPOINT_ANNOTATION =
   /^(?:org\.criu\.checkpoint\.|io\.kubernetes\.cri-o\.annotations\.checkpoint\.)/;
 const ANNOTATION_CHARACTERS_MAX = 1024;
+/** Each list of images has them all, and a kubelet takes no message above 16 MiB. */
+const SHOWN_CHARACTERS_MAX = 8 * 1024;
 
-function checkpointAnnotations(annotations: unknown): Record<string, string> {
-  if (typeof annotations !== 'object' || annotations === null) return {};
-  const ours = Object.entries(annotations).filter(
+function annotationsOf(annotations: unknown): readonly (readonly [string, string])[] {
+  if (typeof annotations !== 'object' || annotations === null) return [];
+  return Object.entries(annotations).filter(
     (entry): entry is [string, string] =>
-      CHECKPOINT_ANNOTATION.test(entry[0]) &&
       typeof entry[1] === 'string' &&
       entry[0].length + entry[1].length <= ANNOTATION_CHARACTERS_MAX,
   );
-  return Object.fromEntries(ours);
+}
+
+function shown(annotations: readonly (readonly [string, string])[]): Record<string, string> {
+  let characters = 0;
+  const some = annotations.filter(([name, value]) => {
+    characters += name.length + value.length;
+    return characters <= SHOWN_CHARACTERS_MAX;
+  });
+  return Object.fromEntries(some);
 }
 
 /** A document that doesn't say its type is OCI's, where the field is optional. */

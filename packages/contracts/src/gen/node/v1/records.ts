@@ -318,9 +318,16 @@ export interface ImageRecord {
   platform: string;
   /** Of the manifest, those that say that the image holds a checkpoint (org.criu.checkpoint.*). */
   checkpointAnnotations: { [key: string]: string };
+  /** Of the manifest, as CRI shows them; what is long is left out. */
+  annotations: { [key: string]: string };
 }
 
 export interface ImageRecord_CheckpointAnnotationsEntry {
+  key: string;
+  value: string;
+}
+
+export interface ImageRecord_AnnotationsEntry {
   key: string;
   value: string;
 }
@@ -2490,6 +2497,7 @@ function createBaseImageRecord(): ImageRecord {
     pulledAtNs: 0n,
     platform: "",
     checkpointAnnotations: {},
+    annotations: {},
   };
 }
 
@@ -2539,6 +2547,9 @@ export const ImageRecord: MessageFns<ImageRecord> = {
     }
     globalThis.Object.entries(message.checkpointAnnotations).forEach(([key, value]: [string, string]) => {
       ImageRecord_CheckpointAnnotationsEntry.encode({ key: key as any, value }, writer.uint32(106).fork()).join();
+    });
+    globalThis.Object.entries(message.annotations).forEach(([key, value]: [string, string]) => {
+      ImageRecord_AnnotationsEntry.encode({ key: key as any, value }, writer.uint32(114).fork()).join();
     });
     return writer;
   },
@@ -2663,6 +2674,17 @@ export const ImageRecord: MessageFns<ImageRecord> = {
             }
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            const entry14 = ImageRecord_AnnotationsEntry.decode(reader, reader.uint32());
+            if (entry14.value !== undefined) {
+              message.annotations[entry14.key] = entry14.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2742,6 +2764,20 @@ export const ImageRecord: MessageFns<ImageRecord> = {
           {},
         )
         : {},
+      annotations: isObject(object.annotations)
+        ? (globalThis.Object.entries(object.annotations) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
     };
   },
 
@@ -2792,6 +2828,15 @@ export const ImageRecord: MessageFns<ImageRecord> = {
         });
       }
     }
+    if (message.annotations) {
+      const entries = globalThis.Object.entries(message.annotations) as [string, string][];
+      if (entries.length > 0) {
+        obj.annotations = {};
+        entries.forEach(([k, v]) => {
+          obj.annotations[k] = v;
+        });
+      }
+    }
     return obj;
   },
 
@@ -2826,6 +2871,15 @@ export const ImageRecord: MessageFns<ImageRecord> = {
         },
         {},
       );
+    message.annotations = (globalThis.Object.entries(object.annotations ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
     return message;
   },
 };
@@ -2909,6 +2963,91 @@ export const ImageRecord_CheckpointAnnotationsEntry: MessageFns<ImageRecord_Chec
   },
   fromPartial(object: DeepPartial<ImageRecord_CheckpointAnnotationsEntry>): ImageRecord_CheckpointAnnotationsEntry {
     const message = createBaseImageRecord_CheckpointAnnotationsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseImageRecord_AnnotationsEntry(): ImageRecord_AnnotationsEntry {
+  return { key: "", value: "" };
+}
+
+export const ImageRecord_AnnotationsEntry: MessageFns<ImageRecord_AnnotationsEntry> = {
+  encode(message: ImageRecord_AnnotationsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImageRecord_AnnotationsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImageRecord_AnnotationsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImageRecord_AnnotationsEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: ImageRecord_AnnotationsEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ImageRecord_AnnotationsEntry>): ImageRecord_AnnotationsEntry {
+    return ImageRecord_AnnotationsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImageRecord_AnnotationsEntry>): ImageRecord_AnnotationsEntry {
+    const message = createBaseImageRecord_AnnotationsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
     return message;
