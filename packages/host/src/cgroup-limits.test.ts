@@ -140,6 +140,12 @@ describe('limits of cgroups on trees of plain files', () => {
       message: /52428800 bytes are in use/,
     });
     assert.equal(readFileSync(join(root, 'pod/memory.max'), 'utf8'), 'max\n');
+    const unified = { 'memory.max': String(32n * MIB) };
+    for (const limits of [{ memoryBytes: 32n * MIB }, { memoryBytes: 64n * MIB, unified }]) {
+      await assert.rejects(host.makeRoom('/pod', limits), { code: 'EBUSY' });
+    }
+    for (const memoryBytes of [-1n, 64n * MIB]) await host.makeRoom('/pod', { memoryBytes });
+    await host.makeRoom('/pod', { unified: { 'memory.max': 'max' } });
     await host.setLimits('/pod', { memoryBytes: 64n * MIB });
     assert.equal(readFileSync(join(root, 'pod/memory.max'), 'utf8'), String(64n * MIB));
   });

@@ -90,6 +90,7 @@ export function cgroupV1(
     },
     pids,
     setLimits: async (path, limits) => await writeLimits(limitWrites(path, limits)),
+    makeRoom: async () => undefined,
     rememberLimits: (path, limits) => rememberLimits(limitWrites(path, limits)),
     oomKills: (path) => {
       const memory = rootOf('memory');

@@ -18,7 +18,13 @@ import {
   untilEmpty,
   writeCgroupFile,
 } from './cgroup-files.ts';
-import { limitWritesV2, rememberLimits, writeLimits, writeOnPool } from './cgroup-limits.ts';
+import {
+  type CgroupLimits,
+  limitWritesV2,
+  rememberLimits,
+  writeLimits,
+  writeOnPool,
+} from './cgroup-limits.ts';
 import { usageV2 } from './cgroup-usage-v2.ts';
 import type { CgroupHost } from './cgroups.ts';
 import { isErrno, systemError } from './errno.ts';
@@ -64,9 +70,10 @@ export function cgroupV2(root: string): CgroupHost {
     pids,
     setLimits: async (path, limits) => {
       const directory = ownCgroupDirectory(root, path);
-      if (limits.memoryBytes !== undefined) await makeRoom(directory, limits.memoryBytes);
+      await makeRoom(directory, limits);
       return await writeLimits(limitWritesV2(limits, directory));
     },
+    makeRoom: (path, limits) => makeRoom(ownCgroupDirectory(root, path), limits),
     rememberLimits: (path, limits) =>
       rememberLimits(limitWritesV2(limits, ownCgroupDirectory(root, path))),
     oomKills: (path) => {
@@ -86,7 +93,9 @@ function words(text: string | undefined): string[] {
  * memory.max). So what can be reclaimed is reclaimed before, and the limit refused if that is not
  * enough.
  */
-async function makeRoom(directory: string, limitBytes: bigint): Promise<void> {
+async function makeRoom(directory: string, limits: CgroupLimits): Promise<void> {
+  const named = limits.unified?.['memory.max'] ?? '';
+  const limitBytes = /^\d+$/.test(named) ? BigInt(named) : (limits.memoryBytes ?? -1n);
   const usage = () => readCount(`${directory}/memory.current`) ?? 0n;
   const excess = usage() - limitBytes;
   if (limitBytes < 0n || excess <= 0n) return;

@@ -44,6 +44,11 @@ export interface CgroupHost {
    * below what is in use and can't be reclaimed.
    */
   setLimits(path: string, limits: CgroupLimits): Promise<UndoLimits>;
+  /**
+   * Before somebody else sets these limits: reclaims what is in use above the one of memory. Rejects with
+   * EBUSY where that can't be done and the kernel would kill for it; v1's refuses such a limit itself.
+   */
+  makeRoom(path: string, limits: CgroupLimits): Promise<void>;
   /** Changes nothing: what puts these limits back as they are now, whoever changes them meanwhile. */
   rememberLimits(path: string, limits: CgroupLimits): UndoLimits;
   /**

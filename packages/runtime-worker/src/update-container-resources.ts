@@ -102,6 +102,8 @@ async function apply(worker: Worker, change: Change): Promise<Applied> {
   try {
     if (worker.driver.limitsBy === 'engine') {
       const undoSignal = () => worker.service.clock.timeout(UNDO_BUDGET_MS);
+      // Some engines look themselves, runc since 1.2; systemd and the kernel set any limit.
+      await worker.cgroups.makeRoom(record.cgroupPath, limits);
       // Before: one that fails may have done a part of it. Systemd is told, then the files are put back.
       undos.push(worker.cgroups.rememberLimits(record.cgroupPath, limits));
       undos.push(() =>

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { LinuxContainerResources } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { systemError } from '@cribus/host/errno.ts';
 import { openWorkerFixture, type WorkerFixture } from '@cribus/runtime-worker/worker-fixture.ts';
 import { after, before, describe, it } from 'mocha';
 import { probeRunc } from './driver.ts';
@@ -63,6 +64,25 @@ for (const engine of ['runc', 'crun']) {
         [resources?.memoryLimitInBytes, resources?.cpuShares],
         [BigInt(120 * MIB), 0n],
       );
+      await fixture.verbs['remove-container']({ containerId }, fixture.context());
+    });
+
+    it('stay as they are where no room can be made for a memory limit, whatever the engine would do', async () => {
+      const containerId = await fixture.create('full', { command: ['sleep', '1000'] });
+      await fixture.verbs['start-container']({ containerId }, fixture.context());
+      const before = limits(containerId);
+      const { cgroups } = fixture.worker;
+      const makeRoom = async () => {
+        throw systemError('write', 'EBUSY', 'memory.max: too much is in use');
+      };
+      Object.assign(fixture.worker, { cgroups: { ...cgroups, makeRoom } });
+      try {
+        const less = { memoryLimitInBytes: 60 * MIB, cpuShares: 50 };
+        await assert.rejects(update(containerId, less), { kind: 'wrong_state', message: /in use/ });
+      } finally {
+        Object.assign(fixture.worker, { cgroups });
+      }
+      assert.deepEqual(limits(containerId), before);
       await fixture.verbs['remove-container']({ containerId }, fixture.context());
     });
   });

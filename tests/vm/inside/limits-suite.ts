@@ -13,6 +13,7 @@ import {
   RuntimeConfigRequest,
   UpdateContainerResourcesRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { failureOf } from '@cribus/e2e/harness/image-calls.ts';
 import { containerStatus, exec } from '@cribus/e2e/harness/pods.ts';
 import { eventually } from '@cribus/e2e/harness/stack.ts';
 import { listMounts } from '@cribus/host/mounts.ts';
@@ -32,6 +33,8 @@ const MIB = 1024n * 1024n;
 const PATIENCE_MS = 120_000;
 /** Memory of a shell of its own, beside which the container's first process lives on. */
 const HOG = 'x=a; while :; do x=$x$x$x$x; done';
+/** Forty megabytes and what the shell has besides. */
+const FILL = 'x=a; while [ ${#x} -lt 40000000 ]; do x=$x$x$x$x; done';
 const BUSY = 'trap "exit 0" TERM; while :; do :; done';
 
 type Resources = Parameters<typeof LinuxContainerResources.fromPartial>[0];
@@ -111,6 +114,29 @@ export function limitsSuite(driver: CgroupDriver): void {
         assert.deepEqual(
           [resources?.linux?.cpuQuota, resources?.linux?.memoryLimitInBytes],
           [80_000n, 96n * MIB],
+        );
+      });
+
+      it(`refuses a memory limit below what a container of ${handler} uses, which lives on`, async () => {
+        const script = `${FILL}; echo full > /state; while :; do sleep 1; done`;
+        const { containerId } = await start(handler, { memoryLimitInBytes: 200n * MIB }, script);
+        await eventually(
+          'the memory is in use',
+          async () => (await exec(node.cri, containerId, ['cat', '/state'])).exitCode === 0,
+          PATIENCE_MS,
+        );
+        const before = limits(containerId);
+        const linux = { memoryLimitInBytes: 8n * MIB, cpuQuota: 80_000n };
+        const refused = node.cri.call(
+          'updateContainerResources',
+          UpdateContainerResourcesRequest.fromPartial({ containerId, linux }),
+        );
+        await failureOf(refused, { code: 'FAILED_PRECONDITION', message: /are in use/ });
+        assert.deepEqual(limits(containerId), before);
+        const { state, resources } = await containerStatus(node.cri, containerId);
+        assert.deepEqual(
+          [state, resources?.linux?.memoryLimitInBytes],
+          [ContainerState.CONTAINER_RUNNING, 200n * MIB],
         );
       });
 
