@@ -106,6 +106,18 @@ describe('usage of a cgroup v2', () => {
     assert.deepEqual([found?.memoryReservationBytes, found?.swapLimitBytes], [200n, 500n]);
   });
 
+  it('counts every process of a list that takes several readings', () => {
+    const pids = (count: number) =>
+      Array.from({ length: count }, (_, at) => `${at + 1}\n`).join('');
+    write({
+      'a/memory.current': '1\n',
+      'a/cgroup.procs': pids(30_000),
+      'a/below/cgroup.procs': pids(7),
+      'a/below/empty/cgroup.procs': '',
+    });
+    assert.equal(usageV2(join(root, 'a'), { details: false }).processCount, 30_007n);
+  });
+
   it('is empty for a cgroup that is not there', () => {
     assert.deepEqual(usageV2(join(root, 'absent'), details), {});
   });

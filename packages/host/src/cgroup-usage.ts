@@ -117,10 +117,29 @@ export interface Pressure {
 /** v1 writes the largest multiple of a page below 2^63 for "no limit"; nobody has 2^62 bytes. */
 const UNLIMITED_BYTES = 1n << 62n;
 const BUFFER_BYTES = 64 * 1024;
+const LINE_FEED = 10;
 let buffer: Buffer | undefined;
 
 /** The text of a small file without its last newline; undefined where it is not there. */
 export function readUsageFile(path: string): string | undefined {
+  // One read: the kernel gives these files whole, and none of them is near 64 KiB.
+  return withUsageFile(path, (fd, into) =>
+    into.toString('latin1', 0, readSync(fd, into, 0, BUFFER_BYTES, 0)).trimEnd(),
+  );
+}
+
+/** Lists of processes alone come in pieces of at most a page, each of whole lines (seq_file). */
+function countLines(path: string): bigint | undefined {
+  return withUsageFile(path, (fd, into) => {
+    for (let count = 0n; ; ) {
+      const bytes = readSync(fd, into, 0, BUFFER_BYTES, null);
+      if (bytes === 0) return count;
+      for (const byte of into.subarray(0, bytes)) if (byte === LINE_FEED) count += 1n;
+    }
+  });
+}
+
+function withUsageFile<T>(path: string, read: (fd: number, into: Buffer) => T): T | undefined {
   buffer ??= Buffer.allocUnsafe(BUFFER_BYTES);
   let fd: number;
   try {
@@ -130,8 +149,7 @@ export function readUsageFile(path: string): string | undefined {
     throw error;
   }
   try {
-    // One read: the kernel gives these files whole, and none of them is near 64 KiB.
-    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, BUFFER_BYTES, 0)).trimEnd();
+    return read(fd, buffer);
   } catch (error) {
     // Of a cgroup that is removed meanwhile, and of pressure where the kernel does not account it.
     if (isErrno(error, 'ENODEV', 'EOPNOTSUPP', 'ENOENT')) return undefined;
@@ -193,9 +211,9 @@ export function parsePressure(text: string): Pressure | undefined {
 
 /** Processes in a cgroup and below it, by one hierarchy's cgroup.procs; undefined where it is absent. */
 export function countProcesses(directory: string | undefined): bigint | undefined {
-  const text = directory === undefined ? undefined : readUsageFile(`${directory}/cgroup.procs`);
-  if (directory === undefined || text === undefined) return undefined;
-  let count = BigInt(text === '' ? 0 : text.split('\n').length);
+  if (directory === undefined) return undefined;
+  let count = countLines(`${directory}/cgroup.procs`);
+  if (count === undefined) return undefined;
   // A directory has a link from itself, one from above, and one from each below.
   if ((statSync(directory, { throwIfNoEntry: false })?.nlink ?? 0) <= 2) return count;
   for (const name of childDirectories(directory)) {

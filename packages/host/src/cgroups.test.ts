@@ -74,6 +74,20 @@ describe('cgroups of this host', () => {
     assert.deepEqual(host.pids(top), []);
   });
 
+  it('counts more processes than the kernel lists in one reading', async () => {
+    host.create(path);
+    const child = await startIn(
+      path,
+      'i=0; while [ $i -lt 1500 ]; do sleep 66 & i=$((i+1)); done; wait',
+    );
+    for (let tries = 0; host.pids(path).length < 1501 && tries < 500; tries += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    assert.equal(host.usage(path).processCount, 1501n);
+    await host.killAll(top, signal());
+    await child.exited;
+  });
+
   it('kills what forks as fast as it can', async () => {
     host.create(path);
     const child = await startIn(path, 'while :; do (sleep 66 &) ; sleep 0.01; done');
