@@ -1,7 +1,7 @@
 // Statistics: figures that the kernel and the Sentry count, never made up.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { GRPC_CODE } from '@cribus/contracts/failure.ts';
 import {
   type ContainerStats,
@@ -184,6 +184,12 @@ describe('statistics', () => {
         },
       },
     });
+    // As a kubelet does: a limit of the pod is none of a container that has none of its own.
+    const [v1, v2] = ['memory/statistics', 'statistics'].map(
+      (path) => `/sys/fs/cgroup/${path}-${process.pid}/memory`,
+    );
+    const limit = existsSync(`${v2}.max`) ? `${v2}.max` : `${v1}.limit_in_bytes`;
+    writeFileSync(limit, String(256n * MIB));
     await startContainer(
       cri,
       pod.podId,
@@ -197,6 +203,9 @@ describe('statistics', () => {
     });
     assert.ok((stats.cpu?.usageNanoCores?.value ?? 0n) > BUSY_NANO_CORES);
     assert.ok((stats.memory?.workingSetBytes?.value ?? 0n) > 0n);
+    const { availableBytes, workingSetBytes } = stats.memory ?? {};
+    assert.equal((availableBytes?.value ?? 0n) + (workingSetBytes?.value ?? 0n), 256n * MIB);
+    assert.ok(stats.containers.every(({ memory }) => memory?.availableBytes === undefined));
     assert.equal(stats.process?.processCount?.value, 4n);
     assert.deepEqual(stats.containers.map(({ attributes }) => attributes?.metadata?.name).sort(), [
       'main',

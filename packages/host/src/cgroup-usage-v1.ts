@@ -50,8 +50,11 @@ export function usageV1(roots: V1Roots, path: string, options: UsageOptions): Cg
   };
   const stat = readTable(file('memory', 'memory.stat'));
   const memory = readNumber(file('memory', 'memory.usage_in_bytes'));
-  const memoryLimitBytes = limitOf(stat('hierarchical_memory_limit'));
-  const bothLimitBytes = limitOf(stat('hierarchical_memsw_limit'));
+  // The statistics name the least limit of the cgroup and all above it: without one there is none to read.
+  const ownLimit = (least: string, name: string) =>
+    limitOf(stat(least)) === undefined ? undefined : limitOf(readNumber(file('memory', name)));
+  const memoryLimitBytes = ownLimit('hierarchical_memory_limit', 'memory.limit_in_bytes');
+  const bothLimitBytes = ownLimit('hierarchical_memsw_limit', 'memory.memsw.limit_in_bytes');
   const unified = roots.unified === undefined ? undefined : cgroupDirectory(roots.unified, path);
   const pressure = (name: string) =>
     unified === undefined ? undefined : readPressure(`${unified}/${name}.pressure`);
@@ -76,7 +79,9 @@ export function usageV1(roots: V1Roots, path: string, options: UsageOptions): Cg
     memoryPressure: pressure('memory'),
     ioPressure: pressure('io'),
     details:
-      options.details && memory !== undefined ? details({ file, directory, stat }) : undefined,
+      options.details && memory !== undefined
+        ? details({ file, directory, stat, bothLimitBytes })
+        : undefined,
   });
 }
 
@@ -85,9 +90,10 @@ interface Files {
   directory(controller: string): string | undefined;
   /** Of memory.stat. */
   stat(key: string): bigint | undefined;
+  readonly bothLimitBytes: bigint | undefined;
 }
 
-function details({ file, directory, stat }: Files): CgroupDetails {
+function details({ file, directory, stat, bothLimitBytes }: Files): CgroupDetails {
   const times = readTable(file('cpuacct', 'cpuacct.stat'));
   const cfs = readTable(file('cpu', 'cpu.stat'));
   const numa = file('memory', 'memory.numa_stat');
@@ -128,7 +134,7 @@ function details({ file, directory, stat }: Files): CgroupDetails {
     devices: devices(directory('blkio')),
     threads: readNumber(file('pids', 'pids.current')),
     threadsMax: readNumber(file('pids', 'pids.max')),
-    swapLimitBytes: limitOf(stat('hierarchical_memsw_limit')),
+    swapLimitBytes: bothLimitBytes,
   });
 }
 

@@ -139,9 +139,11 @@ describe('usage of a cgroup v1', () => {
       'cpu/p/cpu.cfs_period_us': '100000\n',
       'cpu/p/cpu.cfs_quota_us': '-1\n',
       'memory/p/memory.usage_in_bytes': '1000\n',
+      'memory/p/memory.limit_in_bytes': '4000\n',
+      'memory/p/memory.memsw.limit_in_bytes': '6000\n',
       'memory/p/memory.soft_limit_in_bytes': '9223372036854771712\n',
       'memory/p/memory.stat':
-        'pgfault 4\ninactive_file 1\nhierarchical_memory_limit 4000\nhierarchical_memsw_limit 6000\ntotal_cache 450\ntotal_rss 300\ntotal_inactive_file 400\ntotal_pgfault 5\ntotal_swap 6\n',
+        'pgfault 4\ninactive_file 1\nhierarchical_memory_limit 3000\nhierarchical_memsw_limit 3000\ntotal_cache 450\ntotal_rss 300\ntotal_inactive_file 400\ntotal_pgfault 5\ntotal_swap 6\n',
       'memory/p/memory.oom_control': 'oom_kill_disable 0\nunder_oom 0\noom_kill 1\n',
       'memory/p/below/memory.oom_control': 'oom_kill 2\n',
       'memory/p/memory.numa_stat': 'total=2 N0=2\nanon=3 N0=3\nhierarchical_anon=5 N0=5\n',
@@ -192,6 +194,19 @@ describe('usage of a cgroup v1', () => {
       { what: 'operations', operation: 'Read', value: 1n },
       { what: 'sectors', operation: 'Total', value: 9n },
     ]);
+  });
+
+  it('has no limit where only a cgroup above has one', () => {
+    const unlimited = '9223372036854771712\n';
+    write({
+      'memory/p/memory.usage_in_bytes': '1000\n',
+      'memory/p/memory.stat': 'hierarchical_memory_limit 3000\nhierarchical_memsw_limit 3000\n',
+      'memory/p/memory.limit_in_bytes': unlimited,
+      'memory/p/memory.memsw.limit_in_bytes': unlimited,
+    });
+    const { details: found, ...plain } = usageV1(roots(), '/p', details);
+    assert.deepEqual(plain, { memoryUsageBytes: 1000n, memoryWorkingSetBytes: 1000n });
+    assert.equal(found !== undefined && 'swapLimitBytes' in found, false);
   });
 
   it('takes pressure from the cgroup2 mount of a hybrid host, and leaves out what is not counted', () => {
