@@ -8,7 +8,6 @@ import type { VerbHandler } from '@cribus/chassis/owner.ts';
 import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import type { LinuxContainerResources } from '@cribus/contracts/gen/cri/v1/api.ts';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
-import type { CgroupLimits } from '@cribus/host/cgroup-limits.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { moveOomScores } from '@cribus/host/oom-score.ts';
 import { invalidOf } from '@cribus/oci/invalid-field.ts';
@@ -17,6 +16,7 @@ import { buildResources, oomScoreAdj } from '@cribus/oci/resources.ts';
 import type { SpecResources } from '@cribus/oci/spec.ts';
 import type { HostFacts } from '@cribus/oci/spec-input.ts';
 import { isLive, phaseName } from './phases.ts';
+import { updatedLimits } from './updated-limits.ts';
 import { requireContainer, type Worker } from './worker.ts';
 
 const UNDO_BUDGET_MS = 30_000;
@@ -87,7 +87,7 @@ async function apply(worker: Worker, change: Change): Promise<Applied> {
   const score = oomScoreAdj(resources.oomScoreAdj, facts);
   const formerScore = oomScoreAdj(record.resources?.oomScoreAdj ?? 0n, facts).score;
   const former = buildResources({ resources: record.resources, host: facts }, invalid);
-  const limits = limitsOf(update, { built: built.resources, former: record.resources });
+  const limits = updatedLimits(update, { built: built.resources, former: record.resources });
   const undos: (() => Promise<void> | void)[] = [];
   const undo = async () => {
     for (const each of undos.splice(0).reverse()) {
@@ -140,50 +140,6 @@ function unlimitedOr(limits: Omit<SpecResources, 'devices'>): Omit<SpecResources
 
 /** Of a new cgroup (Linux, sched-bwc.rst, and 1024 shares). */
 const CPU_DEFAULTS = { shares: 1024, quota: -1, period: 100_000 };
-
-/** Only what the update names; of the rest somebody else may have made something better. */
-function limitsOf(
-  update: LinuxContainerResources,
-  from: {
-    readonly built: Omit<SpecResources, 'devices'>;
-    readonly former: LinuxContainerResources | undefined;
-  },
-): CgroupLimits {
-  const { memory, cpu } = from.built;
-  const memoryNamed = update.memoryLimitInBytes !== 0n || update.memorySwapLimitInBytes !== 0n;
-  const named = (asked: bigint, value: number | undefined) =>
-    asked === 0n || value === undefined ? undefined : BigInt(value);
-  const sharesBefore = from.former?.cpuShares ?? 0n;
-  const pages = update.hugepageLimits.map(({ pageSize }) => pageSize);
-  const unified = Object.keys(update.unified);
-  return withoutUndefined<CgroupLimits>({
-    cpuShares: named(update.cpuShares, cpu?.shares),
-    cpuSharesBefore: sharesBefore === 0n ? undefined : sharesBefore,
-    cpuQuotaUs: named(update.cpuQuota, cpu?.quota),
-    cpuPeriodUs: named(update.cpuPeriod, cpu?.period),
-    cpus: update.cpusetCpus || undefined,
-    mems: update.cpusetMems || undefined,
-    memoryBytes: memoryNamed && memory?.limit !== undefined ? BigInt(memory.limit) : undefined,
-    memoryAndSwapBytes: memoryNamed && memory?.swap !== undefined ? BigInt(memory.swap) : undefined,
-    hugePages: from.built.hugepageLimits
-      ?.filter(({ pageSize }) => pages.includes(pageSize))
-      .map(({ pageSize, limit }) => ({ pageSize, limitBytes: BigInt(limit) })),
-    pids:
-      from.built.pids === undefined || !unified.includes('pids.max')
-        ? undefined
-        : BigInt(from.built.pids.limit),
-    unified:
-      from.built.unified === undefined
-        ? undefined
-        : Object.fromEntries(
-            Object.entries(from.built.unified).filter(([name]) => unified.includes(name)),
-          ),
-  });
-}
-
-function withoutUndefined<T extends object>(values: { [K in keyof T]: T[K] | undefined }): T {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as T;
-}
 
 function refusal(error: unknown, record: ContainerRecord): unknown {
   if (isFailure(error) || !(error instanceof Error)) return error;
