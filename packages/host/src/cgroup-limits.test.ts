@@ -92,12 +92,23 @@ describe('limits of cgroups on trees of plain files', () => {
         ['memory.max', '2000'],
       ],
     );
+    put({ 'memory.swap.max': '0\n' });
     assert.deepEqual(v2({ cpuPeriodUs: 50_000n, memoryBytes: -1n, memoryAndSwapBytes: -1n }), [
       ['cpu.max', 'max 50000'],
       ['memory.max', 'max'],
       ['memory.swap.max', 'max'],
     ]);
     assert.throws(() => v2({ unified: { '../cgroup.procs': '1' } }), { code: 'EINVAL' });
+  });
+
+  it('limits no swap of v2 where the kernel has none, unless some of it is asked for', () => {
+    const names = (memoryBytes: bigint, memoryAndSwapBytes: bigint) =>
+      v2({ memoryBytes, memoryAndSwapBytes }).map(([name]) => name);
+    assert.deepEqual(names(64n * MIB, 64n * MIB), ['memory.max']);
+    assert.deepEqual(names(64n * MIB, -1n), ['memory.max']);
+    assert.deepEqual(names(64n * MIB, 96n * MIB), ['memory.max', 'memory.swap.max']);
+    put({ 'memory.swap.max': 'max\n' });
+    assert.deepEqual(names(64n * MIB, 64n * MIB), ['memory.max', 'memory.swap.max']);
   });
 
   it('weighs by the formula that explains the weight that is there', () => {

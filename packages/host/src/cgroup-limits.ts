@@ -121,7 +121,7 @@ export function limitWritesV1(
   for (const [name, value] of memoryV1(limits, directoryOf('memory'))) add('memory', name, value);
   for (const { pageSize, limitBytes } of limits.hugePages ?? []) {
     const name = `hugetlb.${pageSize}.limit_in_bytes`;
-    if (!isNone(directoryOf('hugetlb'), name, limitBytes)) add('hugetlb', name, limitBytes);
+    if (!isMoot(directoryOf('hugetlb'), name, limitBytes)) add('hugetlb', name, limitBytes);
   }
   if (limits.pids !== undefined) add('pids', 'pids.max', orMax(limits.pids));
   const [name] = Object.keys(limits.unified ?? {});
@@ -129,9 +129,10 @@ export function limitWritesV1(
   return writes;
 }
 
-/** None is what everybody gets of pages that the host does not have. */
-function isNone(directory: string | undefined, name: string, limitBytes: bigint): boolean {
-  return limitBytes === 0n && directory !== undefined && !existsSync(`${directory}/${name}`);
+/** Of what the host does not have, pages of a size or swap, none and all that there is are the same. */
+function isMoot(directory: string | undefined, name: string, limit: bigint | 'max'): boolean {
+  const bounds = limit !== 0n && limit !== 'max';
+  return !bounds && directory !== undefined && !existsSync(`${directory}/${name}`);
 }
 
 type NamedValue = readonly [name: string, value: bigint | undefined];
@@ -199,11 +200,12 @@ export function limitWritesV2(limits: CgroupLimits, directory: string): LimitWri
   add('cpuset.mems', limits.mems);
   if (limits.memoryBytes !== undefined) add('memory.max', orMax(limits.memoryBytes));
   if (limits.memoryAndSwapBytes !== undefined) {
-    add('memory.swap.max', swapOnly(limits.memoryAndSwapBytes, limits.memoryBytes));
+    const swap = swapOnly(limits.memoryAndSwapBytes, limits.memoryBytes);
+    if (!isMoot(directory, 'memory.swap.max', swap)) add('memory.swap.max', swap);
   }
   for (const { pageSize, limitBytes } of limits.hugePages ?? []) {
     const name = `hugetlb.${pageSize}.max`;
-    if (!isNone(directory, name, limitBytes)) add(name, limitBytes);
+    if (!isMoot(directory, name, limitBytes)) add(name, limitBytes);
   }
   if (limits.pids !== undefined) add('pids.max', orMax(limits.pids));
   for (const [name, value] of Object.entries(limits.unified ?? {})) {
