@@ -176,6 +176,16 @@ for (const handler of HOST_KERNEL_HANDLERS) {
       for (const kind of ['net', 'ipc', 'uts', 'pid']) {
         assert.equal(inode(pid, kind), inode('self', kind), `${kind} is of the host`);
       }
+      // POD is also what an unset field says, and the pod's processes are the host's.
+      for (const [name, mode] of Object.entries({ pod: 'POD', container: 'CONTAINER' } as const)) {
+        const config = shellContainer(image, SLEEP, {
+          name,
+          ...options({ pid: NamespaceMode[mode] }),
+        });
+        const started = await startContainer(cri, host.podId, config, host.config);
+        const namespace = inode(await pidOf(cri, started), 'pid');
+        assert.equal(namespace === inode('self', 'pid'), mode === 'POD', mode);
+      }
       assert.equal(host.ip, '');
       const { status } = await cri.call('podSandboxStatus', {
         podSandboxId: host.podId,

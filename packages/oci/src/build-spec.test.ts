@@ -266,6 +266,10 @@ describe('buildContainerSpec', () => {
         },
         'selinux, privileged': { host: labelled, security: { privileged: true } },
         'selinux, host PID': { host: labelled, security: { namespaceOptions: { pid: 2 } } },
+        'selinux, host PID of the sandbox': {
+          host: labelled,
+          sandbox: { linux: { securityContext: { namespaceOptions: { pid: 2 } } } },
+        },
         'privileged in an unprivileged sandbox': {
           security: { privileged: true },
           sandbox: { linux: {} },

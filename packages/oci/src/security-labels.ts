@@ -116,7 +116,9 @@ export function buildSelinux({ security, sandbox, sandboxId, host }: SelinuxInpu
   if (!host.selinux || security.privileged) return {};
   const options = security.selinuxOptions ?? sandbox?.linux?.securityContext?.selinuxOptions;
   const spaces = security.namespaceOptions;
-  const hostShared = spaces?.pid === NamespaceMode.NODE || spaces?.ipc === NamespaceMode.NODE;
+  // POD, which is also what an unset field says: the pod's, be they the host's.
+  const pid = spaces?.pid || sandbox?.linux?.securityContext?.namespaceOptions?.pid;
+  const hostShared = pid === NamespaceMode.NODE || spaces?.ipc === NamespaceMode.NODE;
   if (options === undefined && hostShared) return {};
   const user = options?.user || 'system_u';
   const role = options?.role || 'system_r';

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
-import { PodSandboxConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
-import { SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
+import { NamespaceMode, PodSandboxConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
+import { ContainerRecord, SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { pathOfCgroupsPath } from '@cribus/host/cgroup-slices.ts';
 import { describe, it } from 'mocha';
-import { cgroupsPath, hostnameOf } from './container-spec.ts';
+import { cgroupsPath, hostnameOf, namespacesOf } from './container-spec.ts';
 import type { Worker } from './worker.ts';
 
 describe('the cgroup of a container', () => {
@@ -71,5 +71,22 @@ describe('the name of the host in a pod', () => {
     assert.equal(of('/run/pins/uts', ''), hostname());
     assert.equal(of('', ''), hostname());
     assert.equal(of('', 'pod'), hostname());
+  });
+});
+
+describe('the process ids of a container', () => {
+  const { POD, CONTAINER, NODE } = NamespaceMode;
+  const of = (ofPod: NamespaceMode, ofContainer: NamespaceMode) => {
+    const driver = { sandboxModel: 'namespaces' };
+    const worker = { driver, store: new Map() } as unknown as Worker;
+    const linux = (pid: NamespaceMode) => ({ securityContext: { namespaceOptions: { pid } } });
+    const config = { linux: linux(ofContainer) };
+    const sandbox = SandboxRecord.fromPartial({ config: { linux: linux(ofPod) } });
+    return namespacesOf(worker, ContainerRecord.fromPartial({ config }), sandbox).pid;
+  };
+
+  it("are the host's in a pod with the host's, but for a container that wants its own", () => {
+    assert.deepEqual([of(NODE, POD), of(NODE, NODE), of(NODE, CONTAINER)], ['host', 'host', 'own']);
+    assert.deepEqual([of(CONTAINER, POD), of(CONTAINER, NODE)], ['own', 'host']);
   });
 });

@@ -206,6 +206,7 @@ export function namespacesOf(
     ipc: orHost(pins?.ipc),
     uts: orHost(pins?.uts),
     pid: pidNamespace(worker, wanted?.pid ?? NamespaceMode.POD, {
+      ofPod: sandbox.config?.linux?.securityContext?.namespaceOptions?.pid,
       containerId: record.id,
       sandboxId: sandbox.id,
       targetId: wanted?.targetId ?? '',
@@ -217,7 +218,12 @@ export function namespacesOf(
 function pidNamespace(
   worker: Worker,
   mode: NamespaceMode,
-  ids: { readonly containerId: string; readonly sandboxId: string; readonly targetId: string },
+  ids: {
+    readonly ofPod: NamespaceMode | undefined;
+    readonly containerId: string;
+    readonly sandboxId: string;
+    readonly targetId: string;
+  },
 ): string | 'host' | 'own' {
   const inside = worker.driver.sandboxModel === 'root-container';
   if (mode === NamespaceMode.TARGET) {
@@ -238,6 +244,7 @@ function pidNamespace(
     case NamespaceMode.CONTAINER:
       return 'own';
     default: {
+      if (ids.ofPod === NamespaceMode.NODE) return 'host';
       const init = worker.store.get(ids.sandboxId);
       return init === undefined ? 'own' : processNamespace(init);
     }
