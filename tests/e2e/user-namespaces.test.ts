@@ -296,6 +296,7 @@ for (const handler of HOST_KERNEL_HANDLERS) {
         [{ mounts: [{ ...volume, ...MAPPED, uidMappings: other }] }, /other id mappings/],
         [{ mounts: [{ ...volume, uidMappings: IDS }] }, /other id mappings/],
         [{ mounts: [{ ...volume, ...MAPPED, propagation: BIDIRECTIONAL }] }, /out of a user names/],
+        [{ mounts: [{ ...volume, propagation: BIDIRECTIONAL }] }, /out of a user namespace/],
       ];
       const mapped = await run({ container: {} });
       const plain = await run({ pod: options({ usernsOptions: undefined }), container: {} });

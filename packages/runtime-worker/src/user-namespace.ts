@@ -80,14 +80,15 @@ export function checkContainerMappings(
   }
   for (const mount of config.mounts) {
     const where = `mount ${JSON.stringify(mount.containerPath)}`;
+    const outwards = mount.propagation === MountPropagation.PROPAGATION_BIDIRECTIONAL;
+    if (outwards && pod !== undefined) {
+      // The kernel makes every mount of such a container's mount namespace a slave at best.
+      throw invalid(`${where}: nothing propagates to the host out of a user namespace`);
+    }
     if (mount.uidMappings.length + mount.gidMappings.length === 0) continue;
     if (pod === undefined) throw invalid(`${where} has id mappings, but the pod no user namespace`);
     if (!isMappedAs({ uids: mount.uidMappings, gids: mount.gidMappings }, pod)) {
       throw invalid(`${where} has other id mappings than the pod's user namespace`);
-    }
-    if (mount.propagation === MountPropagation.PROPAGATION_BIDIRECTIONAL) {
-      // The kernel makes every mount of such a container's mount namespace a slave at best.
-      throw invalid(`${where}: nothing propagates to the host out of a user namespace`);
     }
   }
 }
