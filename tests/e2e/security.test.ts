@@ -250,6 +250,14 @@ for (const handler of HOST_KERNEL_HANDLERS) {
           assert.rejects(run(security), { code, message }, message.source),
         ),
       );
+      const ofPod: typeof rows = [
+        [{ apparmor: local('not-loaded') }, HAS_APPARMOR ? 3 : 9, /sandbox .*"not-loaded"/],
+      ];
+      for (const [security, code, message] of ofPod) {
+        const pod = { linux: { securityContext: { ...POD, ...security } } };
+        const started = runPod(suite.stack, { image: suite.image, script: SLEEP, handler, pod });
+        await assert.rejects(started, { code, message }, message.source);
+      }
       const privileged = { linux: { securityContext: { ...POD, privileged: true } } };
       await assert.rejects(
         runPod(suite.stack, {

@@ -1,5 +1,6 @@
 // The specs of a sandbox's own process for recorded RunPodSandbox requests of a kubelet.
 
+import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { describe, it } from 'mocha';
 import { buildSandboxSpec } from './build-sandbox-spec.ts';
@@ -46,6 +47,13 @@ describe('buildSandboxSpec', () => {
       check(name.replace('.json', ''), buildSandboxSpec(sandboxInput(name)));
     });
   }
+
+  it('confines the process by the profile that it is given', () => {
+    const input = sandboxInput('RunPodSandbox.json');
+    const { process } = buildSandboxSpec({ ...input, appArmorProfile: 'own' }).spec;
+    assert.equal(process.apparmorProfile, 'own');
+    assert.equal('apparmorProfile' in buildSandboxSpec(input).spec.process, false);
+  });
 
   it('refuses what can not run and lowers what this host can not do', () => {
     const input = sandboxInput('RunPodSandbox.json');

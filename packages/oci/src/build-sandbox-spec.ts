@@ -36,6 +36,7 @@ export function buildSandboxSpec(input: SandboxSpecInput): BuiltSandboxSpec {
       cwd: '/',
       capabilities: NO_CAPABILITIES,
       noNewPrivileges: true,
+      ...(input.appArmorProfile === undefined ? {} : { apparmorProfile: input.appArmorProfile }),
       oomScoreAdj: oom.score,
     },
     root: { path: input.rootfs, readonly: true },

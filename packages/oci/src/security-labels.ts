@@ -13,7 +13,10 @@ import { type Invalid, quoted } from './invalid-field.ts';
 import type { HostFacts } from './spec-input.ts';
 
 export interface AppArmorInput {
-  readonly security: LinuxContainerSecurityContext;
+  readonly security: Pick<
+    LinuxContainerSecurityContext,
+    'apparmor' | 'apparmorProfile' | 'privileged'
+  >;
   readonly host: HostFacts;
 }
 
@@ -97,7 +100,10 @@ function legacyProfile(path: string, invalid: Invalid): SecurityProfile | undefi
 }
 
 export interface SelinuxInput {
-  readonly security: LinuxContainerSecurityContext;
+  readonly security: Pick<
+    LinuxContainerSecurityContext,
+    'selinuxOptions' | 'namespaceOptions' | 'privileged'
+  >;
   /** Of the pod, whose options hold for containers that have none of their own. */
   readonly sandbox: PodSandboxConfig | undefined;
   readonly sandboxId: string;

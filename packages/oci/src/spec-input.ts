@@ -160,6 +160,7 @@ export interface SandboxSpecInput {
   readonly hostname?: string;
   readonly oomScoreAdj?: number;
   readonly seccomp?: SpecSeccomp | undefined;
+  readonly appArmorProfile?: string | undefined;
   readonly uidMappings?: readonly IDMapping[];
   readonly gidMappings?: readonly IDMapping[];
   readonly annotations: Readonly<Record<string, string>>;

@@ -33,6 +33,7 @@ import { CONTAINER_RECORD_FORMAT, discard } from './create-container.ts';
 import { refuseHostProcesses } from './host-processes.ts';
 import { makeOrUndo } from './make-or-undo.ts';
 import { removeOne } from './remove-container.ts';
+import { sandboxAppArmor } from './sandbox-labels.ts';
 import { refuseSysctls } from './sandbox-sysctls.ts';
 import { makeReachable, refuseUserNamespace, userNamespaceOf, withdraw } from './user-namespace.ts';
 import { placesOf, stamp, type Worker } from './worker.ts';
@@ -51,6 +52,7 @@ export function startSandbox(worker: Worker, facts: () => HostFacts): VerbHandle
     refuseHostProcesses(worker, sandbox.config?.linux?.securityContext?.namespaceOptions);
     refuseSysctls(worker, sandbox.config?.linux?.sysctls ?? {});
     refuseUserNamespace(worker, sandbox);
+    const appArmorProfile = await sandboxAppArmor(worker, sandbox, facts());
     worker.fenced.delete(sandbox.id);
     if (!wantsProcess(worker, sandbox)) return { process: undefined };
     const known = worker.store.get(sandbox.id);
@@ -61,7 +63,7 @@ export function startSandbox(worker: Worker, facts: () => HostFacts): VerbHandle
       }
       await removeOne(worker, sandbox.id, context);
     }
-    return { process: await build(worker, { sandbox, context, facts: facts() }) };
+    return { process: await build(worker, { sandbox, context, facts: facts(), appArmorProfile }) };
   };
 }
 
@@ -75,6 +77,7 @@ interface Order {
   readonly sandbox: SandboxRecord;
   readonly context: VerbContext;
   readonly facts: HostFacts;
+  readonly appArmorProfile: string | undefined;
 }
 
 async function build(worker: Worker, order: Order) {
@@ -138,7 +141,10 @@ function ownRole({ id }: SandboxRecord) {
 }
 
 /** Answers the driver's further arguments for it. */
-async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<readonly string[]> {
+async function writeSpec(
+  worker: Worker,
+  { sandbox, facts, appArmorProfile }: Order,
+): Promise<readonly string[]> {
   const config = sandbox.config;
   if (config === undefined) {
     throw new Failure('invalid_argument', `sandbox ${sandbox.id} has no configuration`);
@@ -162,6 +168,7 @@ async function writeSpec(worker: Worker, { sandbox, facts }: Order): Promise<rea
     ...(pod === undefined ? {} : { uidMappings: pod.uids, gidMappings: pod.gids }),
     host: facts,
     seccomp: await initSeccomp(worker, sandbox, facts),
+    appArmorProfile,
     cgroupsPath: cgroupsPath(worker, config, ownRole(sandbox)),
     annotations: allowedSandboxAnnotations(worker, config),
   });

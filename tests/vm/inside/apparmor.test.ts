@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { GRPC_CODE } from '@cribus/contracts/failure.ts';
 import {
   type LinuxContainerSecurityContext,
+  NamespaceMode,
   SecurityProfile_ProfileType as ProfileType,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { exec, type RunningPod } from '@cribus/e2e/harness/pods.ts';
@@ -48,7 +49,7 @@ describe('AppArmor', () => {
       container: { linux: { securityContext } },
     });
   /** As the kernel has it of the first process. */
-  const profileOf = ({ containerId }: RunningPod) =>
+  const profileOf = ({ containerId }: Pick<RunningPod, 'containerId'>) =>
     readFileSync(`/proc/${pidOf(containerId)}/attr/current`, 'utf8').trim();
   const localhost = (localhostRef: string): Security => ({
     apparmor: { profileType: ProfileType.Localhost, localhostRef },
@@ -65,6 +66,18 @@ describe('AppArmor', () => {
       assert.equal(allowed.exitCode, 0, allowed.stderr);
       const own = await exec(node.cri, pod.containerId, ['cat', '/proc/self/attr/current']);
       assert.equal(own.stdout.trim(), `${OWN} (enforce)`);
+    });
+
+    it(`confines the init of a pod of ${handler} by the profile that the pod names`, async () => {
+      const namespaceOptions = { pid: NamespaceMode.POD };
+      const { podId, containerId } = await startPod(node, {
+        handler,
+        pid: NamespaceMode.POD,
+        security: { apparmor: { profileType: ProfileType.Localhost, localhostRef: OWN } },
+        container: { linux: { securityContext: { namespaceOptions } } },
+      });
+      assert.equal(profileOf({ containerId: podId }), `${OWN} (enforce)`);
+      assert.equal(profileOf({ containerId }), 'cribus-default (enforce)');
     });
 
     it(`confines a container of ${handler} by the runtime's default profile, asked for or not`, async () => {

@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
+  type LinuxSandboxSecurityContext,
   ListPodSandboxRequest,
   NamespaceMode,
   RemovePodSandboxRequest,
@@ -138,11 +139,14 @@ export type PodOptions = Omit<Parameters<typeof runPod>[1], 'image' | 'script' |
   readonly privileged?: boolean;
   /** Whose processes the pod's containers see; each its own by default. */
   readonly pid?: NamespaceMode;
+  /** What the pod's security context says besides. */
+  readonly security?: Parameters<typeof LinuxSandboxSecurityContext.fromPartial>[0];
 };
 
 /** A pod that sleeps, or does what it is told, in the cgroup that a kubelet would have named. */
 export function startPod(node: InstalledNode, options: PodOptions = {}): Promise<RunningPod> {
-  const { podUid = 'd1f0', privileged = false, pid = NamespaceMode.CONTAINER, ...rest } = options;
+  const { podUid = 'd1f0', privileged = false, security = {}, ...others } = options;
+  const { pid = NamespaceMode.CONTAINER, ...rest } = others;
   // Of a stack of their own pods need only these two.
   return runPod(node as Pick<Stack, 'root' | 'cri'> as Stack, {
     image: node.registry.busybox,
@@ -150,7 +154,7 @@ export function startPod(node: InstalledNode, options: PodOptions = {}): Promise
     pod: {
       linux: {
         cgroupParent: node.cgroupParent(podUid),
-        securityContext: { privileged, namespaceOptions: { pid } },
+        securityContext: { ...security, privileged, namespaceOptions: { pid } },
       },
     },
     ...rest,
