@@ -251,6 +251,7 @@ for (const handler of HOST_KERNEL_HANDLERS) {
         ),
       );
       const ofPod: typeof rows = [
+        [{ runAsGroup: { value: 1n } }, 3, /run_as_group: group 1 is given without run_as_user/],
         [{ apparmor: local('not-loaded') }, HAS_APPARMOR ? 3 : 9, /sandbox .*"not-loaded"/],
       ];
       for (const [security, code, message] of ofPod) {

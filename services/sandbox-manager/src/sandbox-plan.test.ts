@@ -40,6 +40,10 @@ describe('sandbox plan', () => {
       [{ metadata: { ...METADATA, uid: '' } }, /metadata\.uid is missing/],
       [{ metadata: { ...METADATA, namespace: '' } }, /metadata\.namespace is missing/],
       [{ metadata: { ...METADATA, name: 'a\nb' } }, /none of them a control/],
+      [
+        { linux: { securityContext: { runAsGroup: { value: 7 } } } },
+        /run_as_group: group 7 is given without run_as_user/,
+      ],
       [{ hostname: 'h'.repeat(65) }, /longer than 64 bytes/],
       [{ logDirectory: 'var/log' }, /must be an absolute path/],
       [{ dnsConfig: { servers: ['1.1.1.1\noptions debug'] } }, /holds a space/],

@@ -5,6 +5,7 @@ import { Failure } from '@cribus/contracts/failure.ts';
 import {
   type DNSConfig,
   type LinuxPodSandboxConfig,
+  type LinuxSandboxSecurityContext,
   NamespaceMode,
   type NamespaceOption,
   type PodSandboxConfig,
@@ -55,6 +56,7 @@ export function planSandbox(request: RunPodSandboxRequest, facts: PlanFacts): Sa
   const metadata = checkMetadata(config.metadata);
   const pod = `pod ${metadata.namespace}/${metadata.name}`;
   const namespaces = checkNamespaces(config.linux?.securityContext?.namespaceOptions, pod);
+  checkGroup(config.linux?.securityContext, pod);
   checkHostname(config.hostname, pod);
   if (config.logDirectory !== '' && !isCleanPath(config.logDirectory)) {
     throw invalid(`${pod}: log_directory "${config.logDirectory}" must be an absolute path`);
@@ -114,6 +116,13 @@ function checkNamespaces(
     hostIpc: ipc === NamespaceMode.NODE,
     userNamespace: planUserNamespace(options, pod),
   };
+}
+
+/** As for a container (api.proto, run_as_group): a group alone would leave open whose it is. */
+function checkGroup(security: LinuxSandboxSecurityContext | undefined, pod: string): void {
+  if (security?.runAsGroup === undefined || security.runAsUser !== undefined) return;
+  const { value } = security.runAsGroup;
+  throw invalid(`${pod}: run_as_group: group ${value} is given without run_as_user`);
 }
 
 function checkHostname(hostname: string, pod: string): void {
