@@ -3,6 +3,8 @@
 
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
+import { pushImage } from '@cribus/cli/tour/image.ts';
+import { writeTar } from '@cribus/cli/tour/tar-writer.ts';
 import {
   ContainerState,
   type ContainerStatus,
@@ -11,7 +13,9 @@ import {
   Signal,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
-import { failureOf } from './harness/image-calls.ts';
+import { composeImage } from './harness/compose-image.ts';
+import { failureOf, pullImage } from './harness/image-calls.ts';
+import { busyboxLayer } from './harness/images.ts';
 import {
   containerStatus,
   exec,
@@ -327,5 +331,22 @@ describe('containers and how they end', () => {
       ),
       { code: 'FAILED_PRECONDITION', message: new RegExp(pod.podId) },
     );
+  });
+
+  it('tells the stop signal of an image as the CRI counts it, and stops its container by it', async () => {
+    const { cri, stack, registry } = suite;
+    const config = { Env: ['PATH=/bin'], StopSignal: 'SIGRTMIN+20' };
+    const built = composeImage({ layers: [writeTar(busyboxLayer())], config });
+    const signal = AbortSignal.timeout(30_000);
+    const repository = 'test/stop-signal';
+    await pushImage(built, ['1'], { registry: registry.url, repository, signal });
+    const image = `${registry.host}/${repository}:1`;
+    await pullImage(cri, image);
+    const script = "trap 'exit 8' 54; while :; do sleep 0.05; done";
+    const { containerId } = await runPod(stack, { image, script });
+    assert.equal((await containerStatus(cri, containerId)).stopSignal, Signal.SIGRTMAXMINUS10);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await cri.call('stopContainer', { containerId, timeout: 30n });
+    assert.equal((await containerStatus(cri, containerId)).exitCode, 8);
   });
 });

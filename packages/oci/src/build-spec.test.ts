@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
-import { Signal } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { describe, it } from 'mocha';
 import { buildContainerSpec } from './build-spec.ts';
 import { execProcess } from './process.ts';
@@ -16,7 +15,6 @@ import {
   specInput,
   table,
 } from './spec-cases.ts';
-import { criSignal, resolveStopSignal, signalNumber } from './stop-signal.ts';
 
 const SAMPLES = readdirSync(new URL('./fixtures', import.meta.url))
   .filter((name) => name.startsWith('CreateContainer'))
@@ -332,18 +330,6 @@ describe('buildContainerSpec', () => {
       },
       ({ stopSignal, notes }) => [stopSignal, ...notes],
     );
-  });
-
-  it('spells every signal of the CRI so that it reads back', () => {
-    for (const [name, value] of Object.entries(Signal)) {
-      if (value === Signal.RUNTIME_DEFAULT) continue;
-      const { signal } = resolveStopSignal({ requested: value, image: '' });
-      const number = signalNumber(signal);
-      assert.ok(number !== undefined && number >= 1 && number <= 64, name);
-      assert.equal(signalNumber(resolveStopSignal({ requested: 0, image: signal }).signal), number);
-      const again = resolveStopSignal({ requested: criSignal(signal), image: '' }).signal;
-      assert.equal(signalNumber(again), number, name);
-    }
   });
 
   it('runs an exec session as the container, with a TERM if it has a terminal', () => {

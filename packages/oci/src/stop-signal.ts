@@ -1,46 +1,7 @@
 // The signal that asks a container to stop.
 
 import { Signal } from '@cribus/contracts/gen/cri/v1/api.ts';
-
-/** Numbers of the signals on x86 and Arm (signal(7)). */
-const NUMBERS: Readonly<Record<string, number>> = {
-  HUP: 1,
-  INT: 2,
-  QUIT: 3,
-  ILL: 4,
-  TRAP: 5,
-  ABRT: 6,
-  BUS: 7,
-  FPE: 8,
-  KILL: 9,
-  USR1: 10,
-  SEGV: 11,
-  USR2: 12,
-  PIPE: 13,
-  ALRM: 14,
-  TERM: 15,
-  STKFLT: 16,
-  CHLD: 17,
-  CONT: 18,
-  STOP: 19,
-  TSTP: 20,
-  TTIN: 21,
-  TTOU: 22,
-  URG: 23,
-  XCPU: 24,
-  XFSZ: 25,
-  VTALRM: 26,
-  PROF: 27,
-  WINCH: 28,
-  IO: 29,
-  PWR: 30,
-  SYS: 31,
-};
-const ALIASES: Readonly<Record<string, string>> = { CLD: 'CHLD', IOT: 'ABRT', POLL: 'IO' };
-
-/** The range that glibc leaves to programs; the kernel's own starts at 32 (signal(7)). */
-const REALTIME_MIN = 34;
-const REALTIME_MAX = 64;
+import { criSignalName, signalName } from '@cribus/contracts/signals.ts';
 
 export interface StopSignalInput {
   readonly requested: Signal;
@@ -49,7 +10,7 @@ export interface StopSignalInput {
 }
 
 /**
- * The request's signal, else the image's, else TERM; without SIG, as TERM or RTMIN+3. An image's
+ * The request's signal, else the image's, else TERM; as a record has it (signals.ts). An image's
  * that is no signal is passed over with a note: the container must still be stoppable.
  */
 export function resolveStopSignal(input: StopSignalInput) {
@@ -61,44 +22,4 @@ export function resolveStopSignal(input: StopSignalInput) {
   if (signal !== undefined) return { signal, notes: [] };
   const shown = JSON.stringify(input.image.slice(0, 40));
   return { signal: 'TERM', notes: [`the image's StopSignal ${shown} is no signal: TERM is used`] };
-}
-
-/** The number of a signal as resolveStopSignal spells it; undefined for anything else. */
-export function signalNumber(name: string): number | undefined {
-  const known = NUMBERS[name];
-  if (known !== undefined) return known;
-  const realtime = /^RT(MIN|MAX)(?:([+-])(\d{1,2}))?$/.exec(name);
-  if (realtime === null) return undefined;
-  const offset = Number(`${realtime[2] ?? '+'}${realtime[3] ?? '0'}`);
-  const number = (realtime[1] === 'MIN' ? REALTIME_MIN : REALTIME_MAX) + offset;
-  return number >= REALTIME_MIN && number <= REALTIME_MAX ? number : undefined;
-}
-
-/** The CRI's value for a signal as resolveStopSignal spells it, for ContainerStatus.stop_signal. */
-export function criSignal(name: string): Signal {
-  const number = signalNumber(name);
-  const found = Object.values(Signal).find(
-    (signal) => signal !== Signal.RUNTIME_DEFAULT && signalNumber(criSignalName(signal)) === number,
-  );
-  return found ?? Signal.RUNTIME_DEFAULT;
-}
-
-function criSignalName(signal: Signal): string {
-  const found = Object.entries(Signal).find(([, value]) => value === signal);
-  // The enum spells the signs out: SIGRTMINPLUS3, SIGRTMAXMINUS14.
-  const spelled = (found?.[0] ?? 'SIGTERM').replace('PLUS', '+').replace('MINUS', '-');
-  return signalName(spelled) ?? 'TERM';
-}
-
-function signalName(text: string): string | undefined {
-  if (/^\d{1,2}$/.test(text)) {
-    const number = Number(text);
-    const named = Object.entries(NUMBERS).find(([, value]) => value === number);
-    if (named !== undefined) return named[0];
-    if (number < REALTIME_MIN || number > REALTIME_MAX) return undefined;
-    return number === REALTIME_MIN ? 'RTMIN' : `RTMIN+${number - REALTIME_MIN}`;
-  }
-  const bare = text.toUpperCase().replace(/^SIG/, '');
-  const name = ALIASES[bare] ?? bare;
-  return signalNumber(name) === undefined ? undefined : name;
 }

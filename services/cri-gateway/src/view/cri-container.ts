@@ -5,13 +5,13 @@ import {
   ContainerState,
   ContainerStatus,
   ImageSpec,
-  Signal,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import {
   ContainerPhase,
   type ContainerRecord,
   type ImageRecord,
 } from '@cribus/contracts/gen/node/v1/records.ts';
+import { criSignal } from '@cribus/contracts/signals.ts';
 
 /** A sandbox's own process is no container, and one that is still being made has no answer yet. */
 export function isContainerShown(record: ContainerRecord): boolean {
@@ -73,7 +73,7 @@ export function toContainerStatus(
     resources: record.resources === undefined ? {} : { linux: record.resources },
     imageId: record.imageId,
     ...(record.user === undefined ? {} : { user: record.user }),
-    stopSignal: signalOf(record.stopSignal),
+    stopSignal: criSignal(record.stopSignal),
   });
 }
 
@@ -91,11 +91,4 @@ export function imageSpec(record: ContainerRecord, image: ImageRecord | undefine
   const isId = name === record.imageId || /^(sha256:)?[0-9a-f]{6,64}$/.test(name);
   const shown = isId ? (image?.repoTags[0] ?? image?.repoDigests[0] ?? name) : name;
   return ImageSpec.fromPartial({ ...asked, image: shown || record.imageRef || record.imageId });
-}
-
-/** "TERM", "SIGTERM" or "RTMIN+3" as CRI's enumeration has it; the default for what it lacks. */
-export function signalOf(name: string): Signal {
-  const plain = name.toUpperCase().replace(/^SIG/, '').replace('+', 'PLUS').replace('-', 'MINUS');
-  const key = plain === '' ? 'RUNTIME_DEFAULT' : `SIG${plain}`;
-  return key in Signal ? Signal[key as keyof typeof Signal] : Signal.RUNTIME_DEFAULT;
 }

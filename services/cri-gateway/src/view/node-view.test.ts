@@ -16,7 +16,7 @@ import {
 } from '@cribus/contracts/gen/node/v1/records.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { describe, it } from 'mocha';
-import { signalOf, toContainer, toContainerStatus } from './cri-container.ts';
+import { toContainer, toContainerStatus } from './cri-container.ts';
 import { toImage } from './cri-image.ts';
 import { toPodSandbox, toPodSandboxStatus } from './cri-sandbox.ts';
 import { encodeFragment, joinFragments } from './fragments.ts';
@@ -214,12 +214,9 @@ describe('records as CRI shows them', () => {
     assert.equal(toContainerStatus(record, undefined).image?.image, IMAGE_ID);
   });
 
-  it('signals by any spelling', () => {
-    assert.equal(signalOf('KILL'), Signal.SIGKILL);
-    assert.equal(signalOf('SIGRTMIN+3'), Signal.SIGRTMINPLUS3);
-    assert.equal(signalOf('RTMAX-14'), Signal.SIGRTMAXMINUS14);
-    assert.equal(signalOf(''), Signal.RUNTIME_DEFAULT);
-    assert.equal(signalOf('NONSENSE'), Signal.RUNTIME_DEFAULT);
+  it('a stop signal that the CRI counts from the other end', () => {
+    const { stopSignal } = toContainerStatus(container({ stopSignal: 'RTMIN+20' }), undefined);
+    assert.equal(stopSignal, Signal.SIGRTMAXMINUS10);
   });
 
   it('a sandbox, with its own network, the host’s, and none any more', () => {
