@@ -3,7 +3,10 @@
 import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
 import { Failure } from '@cribus/contracts/failure.ts';
-import { InventoryRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
+import {
+  CheckpointContainerRequest,
+  InventoryRequest,
+} from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { runtimeOwner } from '@cribus/contracts/subjects.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { describe, it } from 'mocha';
@@ -52,5 +55,37 @@ describe('a served verb', () => {
     assert.deepEqual(new Set(during), new Set([1]));
     assert.equal(during.length, 100);
     assert.equal(listening(), 0);
+  });
+
+  it('is given the time that its request asks for on top of its budget', async () => {
+    const budgetsMs: number[] = [];
+    const timeout = (ms: number) => {
+      budgetsMs.push(ms);
+      return new AbortController().signal;
+    };
+    const service = {
+      bus: { maxPayloadBytes: () => 1_000_000 },
+      clock: { ...systemClock, timeout },
+      log: createTestLog().log,
+      metrics: createMetrics('test'),
+    } as unknown as Service;
+    const server = createVerbServer({
+      service,
+      owner: runtimeOwner('runc'),
+      stores: [],
+      operations: { run: (_ask, work) => work() } as Operations,
+      signal: new AbortController().signal,
+    });
+    const serve = server.serve('checkpoint-container', async () => ({}), createEndpointStats());
+    const request = { containerId: 'c', location: '/a', timeoutS: 1_800n };
+    await new Promise<void>((resolve) => {
+      serve({
+        data: CheckpointContainerRequest.encode(request).finish(),
+        reply: 'inbox',
+        header: () => '',
+        respond: () => resolve(),
+      } as unknown as BusMessage);
+    });
+    assert.deepEqual(budgetsMs, [2_400_000]);
   });
 });

@@ -6,6 +6,7 @@ import { Failure, failureToHeaders, isFailure } from '@cribus/contracts/failure.
 import type { ObjectReport } from '@cribus/contracts/gen/node/v1/records.ts';
 import { Reply } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import {
+  budgetOf,
   type OwnerName,
   REQUEST_HEADERS,
   VERBS,
@@ -30,8 +31,6 @@ export interface VerbServer {
   serve(verb: VerbName, handler: ServedVerb, stats: EndpointStats): (message: BusMessage) => void;
 }
 
-/** Timers of Node hold 31 bits of milliseconds; 24 days. */
-const BUDGET_MS_MAX = 2 ** 31 - 1;
 /** Room that a reply leaves for its headers. */
 const HEADER_BYTES = 1_024;
 
@@ -198,11 +197,11 @@ async function handle(
     ...(traceId === undefined ? {} : { trace_id: traceId }),
   });
   const limitMs = budgetOf(verb, request);
-  const limit = limitMs === undefined ? [] : [service.clock.timeout(limitMs)];
+  const limit = limitMs === 0 ? [] : [service.clock.timeout(limitMs)];
   const { signal, release } = joinSignals([setting.signal, ...limit]);
   const context = createContext(setting, call, {
     signal,
-    ...(limitMs === undefined ? {} : { deadlineAtMs: startedMs + limitMs }),
+    ...(limitMs === 0 ? {} : { deadlineAtMs: startedMs + limitMs }),
     log,
     changed,
   });
@@ -265,18 +264,6 @@ function createContext(
       return answer.result;
     },
   };
-}
-
-/** The verb's budget in milliseconds, a stop's grace period on top; none for one without a total. */
-function budgetOf(verb: VerbName, request: unknown): number | undefined {
-  const { budgetMs } = VERBS[verb];
-  if (budgetMs === 0) return undefined;
-  let graceMs = 0;
-  if (verb === 'stop-container') {
-    const { timeoutS } = request as { readonly timeoutS: bigint };
-    graceMs = Math.max(0, Number(timeoutS) * 1_000);
-  }
-  return Math.min(budgetMs + graceMs, BUDGET_MS_MAX);
 }
 
 function toFailure(

@@ -181,7 +181,7 @@ export const VERBS = {
     mutates: true,
     budgetMs: 2 * MINUTE_MS,
   },
-  // The grace period comes on top of it.
+  // The grace period comes on top of it (budgetOf).
   'stop-container': {
     owner: 'runtime',
     request: verbs.StopContainerRequest,
@@ -239,6 +239,7 @@ export const VERBS = {
     mutates: true,
     budgetMs: 30_000,
   },
+  // So does the limit that the request has of its own, which it meets first.
   'checkpoint-container': {
     owner: 'runtime',
     request: verbs.CheckpointContainerRequest,
@@ -260,6 +261,20 @@ type MessageOf<C> = C extends { decode(input: Uint8Array): infer T } ? T : never
 type DecodedBy<C> = C extends { decode(...args: never[]): infer T } ? T : MessageOf<C>;
 export type RequestOf<V extends VerbName> = DecodedBy<(typeof VERBS)[V]['request']>;
 export type ResponseOf<V extends VerbName> = DecodedBy<(typeof VERBS)[V]['response']>;
+
+/** Time that a request asks for beyond this is a mistake; timers of Node end at 24 days. */
+const ASKED_MS_MAX = 7 * 24 * 60 * MINUTE_MS;
+
+/**
+ * What the owner gives this operation, in milliseconds, for which its asker waits too: the verb's budget
+ * and on top of it what the request itself asks for. 0: bounded by its own progress instead.
+ */
+export function budgetOf<V extends VerbName>(verb: V, request: RequestOf<V>): number {
+  const { budgetMs } = VERBS[verb];
+  if (verb !== 'stop-container' && verb !== 'checkpoint-container') return budgetMs;
+  const { timeoutS } = request as RequestOf<'stop-container' | 'checkpoint-container'>;
+  return budgetMs + Math.min(Math.max(0, Number(timeoutS) * 1_000), ASKED_MS_MAX);
+}
 
 /** The verbs that an owner of this kind must serve; its verb table is a mapped type over them. */
 export type VerbsOf<K extends OwnerKind> = {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
 import type { Bus } from '@cribus/chassis/bus.ts';
 import { createMetrics } from '@cribus/chassis/metrics.ts';
+import type { CheckpointContainerRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { runtimeOwner } from '@cribus/contracts/subjects.ts';
 import { systemClock } from '@cribus/host/clock.ts';
 import { Metadata, type ServerUnaryCall } from '@grpc/grpc-js';
@@ -56,5 +57,46 @@ describe('a call of the kubelet', () => {
       Array.from({ length: 100 }, () => 1),
     );
     assert.equal(listening(), 0);
+  });
+
+  it('waits for an owner as long as the request itself asks for, too', async () => {
+    const waitsMs: number[] = [];
+    const clock = {
+      ...systemClock,
+      monotonicMs: () => 0,
+      timeout: () => new AbortController().signal,
+    };
+    const bus = {
+      ask: async (_verb: string, _request: object, options: { readonly deadlineAtMs: number }) => {
+        waitsMs.push(options.deadlineAtMs);
+        return { result: {}, changed: [] };
+      },
+    } as unknown as Bus;
+    const gateway = {
+      clock,
+      owners: { requireAlive: () => undefined },
+      view: { container: () => undefined, sandbox: () => undefined },
+    } as unknown as Gateway;
+    const verb: Verb<CheckpointContainerRequest, object> = async ({ timeout }, call) => {
+      const request = { containerId: 'one', location: '/a', timeoutS: timeout };
+      return await call.ask('checkpoint-container', request, { owner: runtimeOwner('runc') });
+    };
+    const stopping = new AbortController().signal;
+    const handle = wrapVerb('CheckpointContainer', {
+      ...{ gateway, bus, log: silent, metrics: createMetrics('cri-gateway') },
+      ...{ stopping, leaving: stopping, mutates: true, verb },
+    });
+    for (const timeout of [0n, 1_800n]) {
+      const call = {
+        request: { containerId: 'one', location: '/a', timeout },
+        metadata: new Metadata(),
+        getDeadline: () => Number.POSITIVE_INFINITY,
+        on: () => undefined,
+      } as unknown as ServerUnaryCall<CheckpointContainerRequest, object>;
+      await new Promise<void>((resolve) => handle(call, () => resolve()));
+    }
+    const [plain = 0, longer = 0] = waitsMs;
+    assert.ok(plain >= 600_000, `${plain}`);
+    assert.equal(longer - plain, 1_800_000);
   });
 });

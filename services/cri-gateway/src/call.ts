@@ -8,7 +8,7 @@ import type { Logger } from '@cribus/chassis/log.ts';
 import type { Metrics } from '@cribus/chassis/metrics.ts';
 import { withSpan } from '@cribus/chassis/tracing.ts';
 import { Failure, GRPC_CODE, isFailure } from '@cribus/contracts/failure.ts';
-import { VERBS } from '@cribus/contracts/subjects.ts';
+import { budgetOf } from '@cribus/contracts/subjects.ts';
 import type { Clock } from '@cribus/host/clock.ts';
 import { type JoinedSignal, joinSignals, withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import { Metadata, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js';
@@ -228,14 +228,14 @@ function createCall(
     get signal() {
       return caller.signal;
     },
-    async ask(verb, request, { owner, graceMs = 0 }) {
+    async ask(verb, request, { owner }) {
       gateway.owners.requireAlive(owner);
-      const { budgetMs } = VERBS[verb];
+      const budgetMs = budgetOf(verb, request);
       const signals = [caller.signal];
       let deadlineAtMs = callerUntilMs;
       // A pull is bounded by its progress at the owner, and by its caller here.
       if (budgetMs > 0) {
-        const waitMs = budgetMs + graceMs + WAIT_SLACK_MS;
+        const waitMs = budgetMs + WAIT_SLACK_MS;
         signals.push(gateway.clock.timeout(waitMs));
         deadlineAtMs = Math.min(deadlineAtMs, gateway.clock.monotonicMs() + waitMs);
       }

@@ -37,11 +37,7 @@ export interface Call {
   ask<V extends VerbName>(
     verb: V,
     request: RequestOf<V>,
-    options: {
-      readonly owner: OwnerName;
-      /** Time that the request itself grants on top of the verb's budget. */
-      readonly graceMs?: number;
-    },
+    options: { readonly owner: OwnerName },
   ): Promise<ResponseOf<V>>;
 }
 

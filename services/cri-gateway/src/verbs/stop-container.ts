@@ -18,7 +18,7 @@ export function stopContainer(gateway: Gateway): Verb<StopContainerRequest, Stop
       await call.ask(
         'stop-container',
         { containerId: container.id, timeoutS: boundedS },
-        { owner: runtimeOwner(container.handler), graceMs: Number(boundedS) * 1000 },
+        { owner: runtimeOwner(container.handler) },
       );
     }
     return StopContainerResponse.fromPartial({});
