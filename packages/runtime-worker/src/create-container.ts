@@ -34,6 +34,7 @@ import {
   openArchive,
   openImage,
   refuseUserNamespace,
+  withoutImage,
 } from './checkpoint/origin.ts';
 import { logPathOf, prepareLog } from './container-log.ts';
 import { cgroupPathOf, MAPPED_VOLUMES, writeContainerSpec } from './container-spec.ts';
@@ -144,6 +145,8 @@ interface Order {
   readonly facts: HostFacts;
   /** The operation id of its lease, where it is not its first. */
   readonly lease?: string;
+  /** Whose image the request names. */
+  readonly origin?: CheckpointOrigin;
 }
 
 async function build(worker: Worker, order: Order): Promise<string> {
@@ -215,16 +218,18 @@ async function gatherWithOrigin(
     if (worker.store.get(id) === undefined) await removeTree(placesOf(worker, id).directory);
   });
   const archive = await openArchive(worker, from);
-  const sources = await gather(worker, { ...order, ...archive }, rollback);
-  if (archive !== undefined || !holdsCheckpoint(sources.image)) {
-    return { ...sources, request, ...(archive && { origin: archive, request: archive.request }) };
+  if (archive !== undefined) {
+    const below = { request: archive.request, origin: archive };
+    return { ...(await gather(worker, { ...order, ...below }, rollback)), ...below };
   }
+  const sources = await gather(worker, order, rollback);
+  if (!holdsCheckpoint(sources.image)) return { ...sources, request };
   const origin = await openImage(worker, { ...from, ...sources });
   const answer = { owner: IMAGE_SERVICE, operationId: `${id}.end-checkpoint-lease` };
   await context.ask('end-lease', { leaseId: id }, answer);
+  const below = { request: origin.request, origin };
   const lease = `${id}.lease-below`;
-  const below = await gather(worker, { ...order, request: origin.request, lease }, rollback);
-  return { ...below, origin, request: origin.request };
+  return { ...(await gather(worker, { ...order, ...below, lease }, rollback)), ...below };
 }
 
 /** Sandbox and image at the same time; both are awaited, so that an undo follows what it undoes. */
@@ -261,7 +266,9 @@ async function gather(worker: Worker, order: Order, rollback: Rollback): Promise
   ]);
   if (sandboxAnswer.status === 'rejected') throw sandboxAnswer.reason;
   const sandbox = checkSandbox(worker, request.podSandboxId, sandboxAnswer.value.sandbox);
-  if (lease.status === 'rejected') throw lease.reason;
+  if (lease.status === 'rejected') {
+    throw order.origin === undefined ? lease.reason : withoutImage(order.origin, lease.reason);
+  }
   const { image, layersDir, layerNames, volumes } = lease.value;
   if (image === undefined) throw new Failure('bug', `the lease of container ${id} has no image`);
   return { sandbox, image, layersDir, layerNames, volumes };

@@ -10,6 +10,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { VerbContext } from '@cribus/chassis/owner.ts';
+import { Failure } from '@cribus/contracts/failure.ts';
 import { ContainerConfig, ImageSpec } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { ContainerPhase, ImageRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { WRITABLE_LAYER } from '@cribus/contracts/paths.ts';
@@ -141,7 +142,7 @@ describe('checkpoints of containers under runc', () => {
     const config = JSON.parse(text('config.dump').toString()) as Record<string, unknown>;
     assert.deepEqual(
       [config['id'], config['name'], config['rootfsImageRef'], config['runtime']],
-      [id, 'whole', 'sha256:1', 'runc'],
+      [id, 'whole', 'busybox@sha256:2', 'runc'],
     );
     const spec = JSON.parse(text('spec.dump').toString()) as {
       annotations: Record<string, string>;
@@ -175,7 +176,7 @@ describe('checkpoints of containers under runc', () => {
     assert.deepEqual(fixture.asked.findLast(({ verb }) => verb === 'take-lease')?.request, {
       leaseId: id,
       handler: 'runc',
-      image: 'sha256:1',
+      image: 'busybox@sha256:2',
       volumeImages: [],
     });
     await fixture.restart();
@@ -247,7 +248,7 @@ describe('checkpoints of containers under runc', () => {
     );
     assert.deepEqual(
       asked.filter((each) => each.includes('lease')),
-      ['take-lease registry/checkpoint:1', 'end-lease', 'take-lease sha256:1'],
+      ['take-lease registry/checkpoint:1', 'end-lease', 'take-lease busybox@sha256:2'],
     );
     await start(id);
     const seen = await fixture.exec(id, ['cat', '/new/dir/file']);
@@ -380,6 +381,33 @@ describe('checkpoints of containers under runc', () => {
       details['checkpoint'],
       "criu 4.1 can't work with this kernel: the kernel lacks it",
     );
+  });
+
+  it('whose image is not here say which it is, by the name that it was given', async () => {
+    const archive = join(base, 'elsewhere.tar');
+    const dump = { id: '1', rootfsImageRef: 'r/box@sha256:2', rootfsImageName: 'r/box:latest' };
+    const files = { 'spec.dump': '{"mounts":[]}', 'checkpoint/inventory.img': 'x' };
+    writeFileSync(archive, tar({ ...files, 'config.dump': JSON.stringify(dump) }));
+    const usual = fixture.context();
+    const ask = (async (verb: VerbName, request: { readonly image?: string }, options: never) => {
+      const { image } = request;
+      if (verb === 'take-lease') throw new Failure('not_found', `image "${image}" is not here`);
+      return await usual.ask(verb as 'get-sandbox', request as never, options);
+    }) as unknown as VerbContext['ask'];
+    const request = {
+      podSandboxId: fixture.sandbox.id,
+      config: ContainerConfig.fromPartial({
+        metadata: { name: 'elsewhere', attempt: 0 },
+        image: { image: archive },
+      }),
+      sandboxConfig: fixture.sandbox.config,
+    };
+    const tried = fixture.verbs['create-container'](request, fixture.context({ ask }));
+    await assert.rejects(tried, {
+      kind: 'not_found',
+      message: `checkpoint ${archive}: its container was made of "r/box:latest": image "r/box@sha256:2" is not here`,
+    });
+    assert.deepEqual(readdirSync(fixture.worker.paths.containers), []);
   });
 
   it('that are no checkpoints are refused before anything is made', async () => {

@@ -54,7 +54,8 @@ function configOf(worker: Worker, record: ContainerRecord) {
     id: record.id,
     name: record.config?.metadata?.name ?? '',
     rootfsImage: asked,
-    rootfsImageRef: record.imageId,
+    // By which another node can pull it; the id where it came from no registry.
+    rootfsImageRef: record.imageRef || record.imageId,
     rootfsImageName: asked,
     runtime: worker.handler,
     createdTime: timeOf(record.createdAtNs),

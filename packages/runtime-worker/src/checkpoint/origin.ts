@@ -5,7 +5,7 @@
 import { constants } from 'node:fs';
 import { lstat, mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
-import { Failure } from '@cribus/contracts/failure.ts';
+import { Failure, isFailure } from '@cribus/contracts/failure.ts';
 import type { ImageRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { CreateContainerRequest } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { isErrno } from '@cribus/host/errno.ts';
@@ -34,6 +34,8 @@ export interface CheckpointOrigin {
   readonly place: string;
   /** As it was, for the image below the container's own files. */
   readonly request: CreateContainerRequest;
+  /** That image, as who made the container had named it. */
+  readonly imageName: string;
 }
 
 export interface OriginOrder {
@@ -50,6 +52,8 @@ const OUR_MOUNTS = new Set([
   ...['/etc/resolv.conf', '/etc/hostname', '/etc/hosts', '/dev/termination-log'],
   ...['/run/.containerenv', '/run/secrets', '/etc/passwd', '/etc/group'],
 ]);
+/** An image that is missing as a volume, in the kubelet's word. */
+const IMAGE_VOLUME = 'ImageVolumeMountFailed';
 const COPY_NEW = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
 
 /** In the container's directory, until it has been restored. */
@@ -124,13 +128,23 @@ async function readOrigin(
   const { place, directory } = from;
   const config = parseConfigDump(await textOf(directory, CONFIG_DUMP, place), place);
   requireMounts(parseSpecDump(await textOf(directory, SPEC_DUMP, place), place), request, place);
+  const image = imageOf(config);
   return {
     place,
+    imageName: config.rootfsImageName || config.rootfsImage || image,
     request: CreateContainerRequest.fromPartial({
       ...request,
-      config: { ...request.config, image: { ...request.config?.image, image: imageOf(config) } },
+      config: { ...request.config, image: { ...request.config?.image, image } },
     }),
   };
+}
+
+/** Why there is no lease of the image below a checkpoint: by its name, which a person can pull. */
+export function withoutImage({ place, imageName }: CheckpointOrigin, reason: unknown): unknown {
+  if (!isFailure(reason, 'not_found') || reason.message.startsWith(IMAGE_VOLUME)) return reason;
+  const why = `its container was made of ${JSON.stringify(imageName)}`;
+  const message = `checkpoint ${place}: ${why}: ${reason.message}`;
+  return new Failure('not_found', message, { cause: reason });
 }
 
 async function textOf(directory: string, name: string, place: string): Promise<string> {
