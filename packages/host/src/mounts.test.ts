@@ -17,6 +17,7 @@ import {
   mountOf,
   mountOverlay,
   mountTmpfs,
+  overlayOptions,
   parseMountinfo,
   setPropagation,
   unmount,
@@ -66,6 +67,21 @@ describe('mounts', () => {
     mountOverlay(mount);
     assert.equal(readdirSync(target).length, 129);
     assert.throws(() => writeFileSync(join(target, 'new'), ''), { code: 'EROFS' });
+  });
+
+  it('keeps whole changes in the upper directory, whatever the kernel does by default', () => {
+    const parameters = at('parameters');
+    const mount = { target: at('t'), layersDirectory: at('layers'), layerNames: ['a', 'b'] };
+    const upper = { upper: '/u', work: '/w' };
+    const plain = 'lowerdir=a:b,upperdir=/u,workdir=/w';
+    assert.equal(overlayOptions({ ...mount, ...upper }, parameters), plain);
+    writeFileSync(join(parameters, 'redirect_dir'), 'Y\n');
+    writeFileSync(join(parameters, 'metacopy'), 'N\n');
+    assert.equal(overlayOptions({ ...mount, ...upper }, parameters), `${plain},redirect_dir=off`);
+    writeFileSync(join(parameters, 'metacopy'), 'Y\n');
+    const both = `${plain},redirect_dir=off,metacopy=off`;
+    assert.equal(overlayOptions({ ...mount, ...upper }, parameters), both);
+    assert.equal(overlayOptions(mount, parameters), 'lowerdir=a:b');
   });
 
   it('binds a single layer read-only, and refuses none, too many and too long ones', () => {

@@ -52,14 +52,7 @@ export function mountOverlay(mount: OverlayMount): void {
     bindMount(`${mount.layersDirectory}/${first}`, mount.target, { readonly: true });
     return;
   }
-  const options = [`lowerdir=${mount.layerNames.map(escapeOverlayPath).join(':')}`];
-  if (mount.upper !== undefined) {
-    options.push(`upperdir=${escapeOverlayPath(mount.upper)}`);
-    options.push(`workdir=${escapeOverlayPath(mount.work ?? '')}`);
-  }
-  // Quoted, for a context holds commas.
-  if (mount.context !== undefined) options.push(`context="${mount.context}"`);
-  const data = options.join(',');
+  const data = overlayOptions(mount);
   if (Buffer.byteLength(data) > MOUNT_DATA_BYTES_MAX) {
     throw systemError('mount', 'ENAMETOOLONG', `overlay on '${mount.target}': options over a page`);
   }
@@ -68,6 +61,30 @@ export function mountOverlay(mount: OverlayMount): void {
     const result = libc().mount('overlay', mount.target, 'overlay', flags, data);
     checked(result, 'mount', `overlay on '${mount.target}'`);
   });
+}
+
+const OVERLAY_PARAMETERS = '/sys/module/overlay/parameters';
+
+/**
+ * What an upper directory holds must be all that was changed, whoever reads it: some kernels' defaults
+ * leave names and contents in the layers and refer to them (overlayfs.rst, redirect_dir and metacopy).
+ * Where the default is off, the page of options has no need of more.
+ */
+export function overlayOptions(mount: OverlayMount, parameters = OVERLAY_PARAMETERS): string {
+  const options = [`lowerdir=${mount.layerNames.map(escapeOverlayPath).join(':')}`];
+  if (mount.upper !== undefined) {
+    options.push(`upperdir=${escapeOverlayPath(mount.upper)}`);
+    options.push(`workdir=${escapeOverlayPath(mount.work ?? '')}`);
+    for (const name of ['redirect_dir', 'metacopy']) {
+      const file = `${parameters}/${name}`;
+      if (existsSync(file) && readFileSync(file, 'latin1').trim() === 'Y') {
+        options.push(`${name}=off`);
+      }
+    }
+  }
+  // Quoted, for a context holds commas.
+  if (mount.context !== undefined) options.push(`context="${mount.context}"`);
+  return options.join(',');
 }
 
 function escapeOverlayPath(path: string): string {
