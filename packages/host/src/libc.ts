@@ -84,6 +84,7 @@ export interface Libc {
   posix_spawnattr_setsigmask(attributes: Uint8Array, set: Uint8Array): number;
   sigfillset(set: Uint8Array): number;
   malloc_trim(padBytes: number): number;
+  klogctl(action: number, text: Uint8Array, length: number): number;
 }
 
 const DECLARATIONS: readonly string[] = [
@@ -128,6 +129,7 @@ const DECLARATIONS: readonly string[] = [
   'int posix_spawnattr_setsigmask(void *, void *)',
   'int sigfillset(void *)',
   'int malloc_trim(size_t)',
+  'int klogctl(int, void *, int)',
 ];
 
 let loaded: Libc | undefined;

@@ -8,8 +8,10 @@ import { join } from 'node:path';
 import { isFailure } from '@cribus/contracts/failure.ts';
 import { ContainerPhase, type ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { readFileIfExists } from '@cribus/host/files.ts';
+import { wasKilledForMemory } from '@cribus/host/kernel-log.ts';
 import { unmountTree } from '@cribus/host/mounts.ts';
 import {
+  bootId,
   isAlive,
   type ProcessWatch,
   signalProcess,
@@ -233,7 +235,7 @@ async function findEnding(
   if (text === '') return await withoutExitFile(worker, record);
   const exitCode = await exitCodeOf(worker, record, Number(text));
   const times = await stat(file, { bigint: true });
-  const oomKilled = wasOomKilled(worker, record);
+  const oomKilled = wasOomKilled(worker, record, exitCode);
   const atNs = worker.driver.exitSource === 'monitor' ? { atNs: times.mtimeNs } : {};
   if (oomKilled) return { exitCode: EXIT_CODE_KILLED, reason: endingReason(0, true), ...atNs };
   return { exitCode, reason: endingReason(exitCode, false), ...atNs };
@@ -301,21 +303,36 @@ export function diedWithItsSandbox(worker: Worker, record: ContainerRecord): boo
 /**
  * True when the kernel killed the container's first process or any other one of it for memory, as with
  * memory.oom.group, by which a kubelet has the whole container die of it. The cgroup's count is asked,
- * while the cgroup is there. The monitor's note is asked after it: v1 also tells every cgroup below one
- * that ran out, where nobody may have been killed.
+ * while the cgroup is there: systemd removes a scope as soon as it is empty. The monitor's note is asked
+ * after it: v1 also tells every cgroup below one that ran out, where nobody may have been killed, and v2
+ * tells only whose own limit it was. So the kernel's log comes last.
  */
-function wasOomKilled(worker: Worker, record: ContainerRecord): boolean {
+function wasOomKilled(worker: Worker, record: ContainerRecord, exitCode: number): boolean {
   if (worker.driver.exitSource === 'wait' && !record.sandboxProcess) {
     const sentry = worker.store.get(record.sandboxId);
     // Inside a Sentry nobody is killed for memory but the Sentry itself.
     if (sentry === undefined || !diedWithItsSandbox(worker, record)) return false;
-    return sentry.reason === OOM_KILLED || wasOomKilled(worker, sentry);
+    return sentry.reason === OOM_KILLED || wasOomKilled(worker, sentry, EXIT_CODE_KILLED);
   }
   const kills = record.cgroupPath.startsWith('/')
     ? worker.cgroups.oomKills(record.cgroupPath)
     : undefined;
   if (kills !== undefined) return kills > 0;
-  return existsSync(join(placesOf(worker, record.id).persist, 'oom'));
+  if (existsSync(join(placesOf(worker, record.id).persist, 'oom'))) return true;
+  return isLoggedVictim({ ...record, exitCode });
+}
+
+/**
+ * True where the kernel says so of the container's first process. It is asked only of one that nobody else
+ * is known to have killed, for it keeps no more than numbers, and is read whole.
+ */
+export function isLoggedVictim(
+  dead: Pick<ContainerRecord, 'exitCode' | 'process' | 'stopRequested'>,
+  log?: string,
+): boolean {
+  const { exitCode, process, stopRequested } = dead;
+  if (exitCode !== EXIT_CODE_KILLED || stopRequested) return false;
+  return process?.bootId === bootId() && wasKilledForMemory(process.pid, log);
 }
 
 /** Processes that outlived the container's first one: possible where the PID namespace is shared. */

@@ -3,7 +3,7 @@
 // as it is, and nothing left behind.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import {
   ContainerState,
   ContainerStatsRequest,
@@ -14,7 +14,7 @@ import {
   UpdateContainerResourcesRequest,
 } from '@cribus/contracts/gen/cri/v1/api.ts';
 import { failureOf } from '@cribus/e2e/harness/image-calls.ts';
-import { containerStatus, exec } from '@cribus/e2e/harness/pods.ts';
+import { containerStatus, exec, shellContainer, startContainer } from '@cribus/e2e/harness/pods.ts';
 import { eventually } from '@cribus/e2e/harness/stack.ts';
 import { listMounts } from '@cribus/host/mounts.ts';
 import { after, afterEach, before, describe, it } from 'mocha';
@@ -74,6 +74,16 @@ export function limitsSuite(driver: CgroupDriver): void {
         container: { linux: { resources } },
         ...(script === undefined ? {} : { script }),
       });
+
+    const exited = (containerId: string) =>
+      eventually(
+        'the end',
+        async () => {
+          const status = await containerStatus(node.cri, containerId);
+          return status.state === ContainerState.CONTAINER_EXITED && status;
+        },
+        PATIENCE_MS,
+      );
 
     it('is what a kubelet that asks is told', async () => {
       const { linux } = await node.cri.call('runtimeConfig', RuntimeConfigRequest.fromPartial({}));
@@ -142,15 +152,26 @@ export function limitsSuite(driver: CgroupDriver): void {
 
       it(`tells who was killed for memory under ${handler}`, async () => {
         const { containerId } = await start(handler, { memoryLimitInBytes: 32n * MIB }, HOG);
-        const { reason, exitCode } = await eventually(
-          'the end',
-          async () => {
-            const status = await containerStatus(node.cri, containerId);
-            return status.state === ContainerState.CONTAINER_EXITED && status;
-          },
-          PATIENCE_MS,
-        );
+        const { reason, exitCode } = await exited(containerId);
         assert.deepEqual([reason, exitCode], ['OOMKilled', 137]);
+      });
+
+      it(`tells whom of a pod of ${handler} the kernel killed for the memory of the pod`, async () => {
+        const quiet = await start(handler, {});
+        const pod = `/sys/fs/cgroup${node.cgroupParent(`f00d${driver.length}`)}`;
+        writeFileSync(`${pod}/memory.max`, String(60n * MIB));
+        const hog = await startContainer(
+          node.cri,
+          quiet.podId,
+          shellContainer(node.registry.busybox, HOG, { name: 'hog' }),
+          quiet.config,
+        );
+        const killed = await exited(hog);
+        assert.deepEqual([killed.exitCode, killed.reason], [137, 'OOMKilled']);
+        const { containerId } = quiet;
+        await node.cri.call('stopContainer', { containerId, timeout: 60n });
+        const survivor = await containerStatus(node.cri, containerId);
+        assert.deepEqual([survivor.exitCode, survivor.reason], [0, 'Completed']);
       });
 
       it(`counts what a container of ${handler} and its pod use, and holds its commands`, async () => {
