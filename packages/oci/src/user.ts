@@ -47,11 +47,12 @@ export function resolveUser(input: UserInput, invalid: Invalid): SpecUser {
   const asked = askedUser(input, invalid);
   const passwd = parsePasswd(input.passwd);
   const groups = parseGroup(input.group);
-  const uid = idOf(asked.user, asked.field, invalid);
-  const entry =
-    uid === undefined
-      ? passwd.find((candidate) => candidate.name === asked.user)
-      : passwd.find((candidate) => candidate.uid === uid);
+  const named = passwd.find(({ name }) => name === asked.user);
+  // What CRI calls a name is looked for as one, also where it is of digits alone; only then is it a uid,
+  // as the digits of an image's User are, which a client may hand on as it found them.
+  const isName = asked.field === 'run_as_username' && named !== undefined;
+  const uid = isName ? undefined : idOf(asked.user, asked.field, invalid);
+  const entry = uid === undefined ? named : passwd.find((candidate) => candidate.uid === uid);
   if (uid === undefined && entry === undefined) {
     throw invalid(asked.field, `the image's /etc/passwd has no user ${quoted(asked.user)}`);
   }
