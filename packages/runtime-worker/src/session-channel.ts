@@ -122,9 +122,12 @@ export function pump(
   let waits = false;
   const ended = new Promise<void>((resolve) => {
     if (stream === undefined || stream.readableEnded || stream.destroyed) return resolve();
-    stream.on('data', (chunk: Buffer) => {
+    const send = (chunk: Buffer): boolean => {
       sentBytes += chunk.length;
-      if (options.onData?.(chunk) === false || channel.send(options.type, chunk)) return;
+      return options.onData?.(chunk) === false || channel.send(options.type, chunk);
+    };
+    stream.on('data', (chunk: Buffer) => {
+      if (send(chunk)) return;
       stream.pause();
       waits = true;
       channel.onceFree(() => {
@@ -132,7 +135,12 @@ export function pump(
         stream.resume();
       });
     });
-    for (const event of ['end', 'error', 'close']) stream.on(event, () => resolve());
+    stream.on('error', () => {
+      // A stream that broke passes nothing on any more of what it has read, as for a slow dialler.
+      for (let chunk = stream.read(); chunk !== null; chunk = stream.read()) send(chunk as Buffer);
+      resolve();
+    });
+    for (const event of ['end', 'close']) stream.on(event, () => resolve());
   });
   return { ended, sentBytes: () => sentBytes, waits: () => waits };
 }

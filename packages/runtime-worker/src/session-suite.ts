@@ -210,6 +210,29 @@ export function sessionSuite(options: SessionSuiteOptions): void {
       assert.equal(session.stdout().length, 900_000);
     });
 
+    it("wait for slow clients before they give a terminal's output up", async () => {
+      // How much is in which buffer at its end, which says EIO, depends on the size.
+      const sizes = [230_000, 260_000, 290_000, 320_000, 350_000, 380_000, 410_000, 440_000];
+      const sessions = await Promise.all(
+        sizes.map(async (size) => {
+          const session = dialSession(await exec(`head -c ${size} /dev/zero`, { tty: true }));
+          await session.until('\0');
+          session.socket.pause();
+          return session;
+        }),
+      );
+      await systemClock.sleep(2_600);
+      for (const { socket } of sessions) socket.resume();
+      assert.deepEqual(
+        await Promise.all(sessions.map(({ ended }) => ended)),
+        sizes.map(() => 0),
+      );
+      assert.deepEqual(
+        sessions.map((session) => session.stdout().length),
+        sizes,
+      );
+    });
+
     const of = {
       get fixture() {
         return fixture;
