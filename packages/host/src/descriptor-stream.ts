@@ -41,11 +41,12 @@ export function streamOfDescriptor(fd: number): Socket {
 /**
  * What a descriptor that has been hung up still holds, one buffer per read(2): libuv takes a hang-up for
  * the end after any read that did not fill its buffer of 64 KiB, which a terminal and a socket of packets
- * never do.
+ * never do. A socket whose other side closed before it had read all of ours says so once, before what
+ * that one had sent.
  */
 export function readRest(fd: number): Buffer[] {
   const chunks: Buffer[] = [];
-  for (;;) {
+  for (let wasReset = false; ; ) {
     const chunk = Buffer.allocUnsafe(REST_READ_BYTES);
     try {
       const count = readSync(fd, chunk);
@@ -53,8 +54,10 @@ export function readRest(fd: number): Buffer[] {
       chunks.push(chunk.subarray(0, count));
     } catch (error) {
       // EIO is what a terminal's master says at its end.
-      if (isErrno(error, 'EIO', 'EAGAIN', 'ECONNRESET')) return chunks;
-      throw error;
+      if (isErrno(error, 'EIO', 'EAGAIN')) return chunks;
+      if (!isErrno(error, 'ECONNRESET')) throw error;
+      if (wasReset) return chunks;
+      wasReset = true;
     }
   }
 }

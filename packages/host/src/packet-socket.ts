@@ -14,7 +14,10 @@ export interface PacketSocket {
   send(packet: Uint8Array): boolean;
   /** After what has been sent, the other side is told that nothing more comes. */
   end(): void;
-  /** Packets that the stream did not get before its end. */
+  /**
+   * Once the stream has ended or broken: the packets that it did not pass on. It breaks where the other
+   * side closed without having read all of ours, whatever that one had sent before.
+   */
   readRest(): Buffer[];
   close(): void;
 }
@@ -52,12 +55,22 @@ export function connectPackets(path: string, onFree: () => void): PacketSocket {
   return {
     stream,
     ...sender(stream, onFree),
-    readRest: () => (rest < 0 ? [] : readRest(rest)),
+    readRest: () => (rest < 0 ? [] : [...heldPackets(stream), ...readRest(rest)]),
     close: () => {
       stream.destroy();
       closeRest();
     },
   };
+}
+
+/** What a stream that broke had read: while it flows a read takes one packet, and passes none on. */
+function heldPackets(stream: Socket): Buffer[] {
+  const packets: Buffer[] = [];
+  stream.resume();
+  for (let packet = stream.read(); packet !== null; packet = stream.read()) {
+    packets.push(packet as Buffer);
+  }
+  return packets;
 }
 
 /** One write at a time: what a stream has in its queue it writes together, as one packet. */

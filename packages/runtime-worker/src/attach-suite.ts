@@ -144,6 +144,22 @@ export function attachSuite(of: SuiteWorker): void {
       await remove(container);
     });
 
+    it('have its last output also where it took less input than the client sent', async function () {
+      this.timeout(60_000);
+      const script = 'echo begun; read line; seq 1 3000; echo over';
+      for (const stdinOnce of [true, false]) {
+        const container = await create(`deaf-${stdinOnce}`, script, { stdin: true, stdinOnce });
+        const session = dialSession(await attach(container));
+        await of.start(container);
+        await session.until('begun\n');
+        session.send(FRAME.stdin, Buffer.alloc(900_000, 'typed\n'));
+        assert.equal(await session.ended, 0);
+        const wanted = Array.from({ length: 3000 }, (_, index) => `${index + 1}\n`).join('');
+        assert.equal(session.stdout(), `begun\n${wanted}over\n`);
+        await remove(container);
+      }
+    });
+
     it('are its terminal where it has one, of the size that the client says', async () => {
       const script = 'while read line; do stty size; test -t 0 && echo "tty $line"; done';
       const container = await create('tty', script, { stdin: true, stdinOnce: true, tty: true });

@@ -46,11 +46,14 @@ describe('the outputs of an attached connection', () => {
   let outputs: AttachedOutputs;
   let nowMs: number;
   let killTimes: Worker['killTimes'];
-  const say = (text: string) => stream.write(Buffer.concat([STDOUT, Buffer.from(text)]));
+  let rest: Buffer[];
+  const packet = (text: string) => Buffer.concat([STDOUT, Buffer.from(text)]);
+  const say = (text: string) => stream.write(packet(text));
 
-  beforeEach(() => {
+  const watchAnew = () => {
     stream = new PassThrough();
     nowMs = 0;
+    rest = [];
     killTimes = new Map();
     const clock = {
       monotonicMs: () => nowMs,
@@ -60,9 +63,10 @@ describe('the outputs of an attached connection', () => {
       },
     };
     const worker = { service: { clock }, killTimes } as unknown as Worker;
-    const packets = { stream, readRest: () => [] } as unknown as PacketSocket;
+    const packets = { stream, readRest: () => rest.splice(0) } as unknown as PacketSocket;
     outputs = createAttachedOutputs(worker, 'abc', packets);
-  });
+  };
+  beforeEach(watchAnew);
 
   it('wait for a client as long as it takes something now and then', async () => {
     const slow = createClient();
@@ -104,6 +108,21 @@ describe('the outputs of an attached connection', () => {
     say('one');
     await assert.rejects(lost, { kind: 'timeout' });
     assert.equal(nowMs, 5_000);
+  });
+
+  it('are passed on to the last packet, once, also where the connection breaks', async () => {
+    for (const end of [() => stream.end(), () => stream.destroy(new Error('ECONNRESET'))]) {
+      const client = createClient();
+      client.full = false;
+      const over = outputs.passTo({ request: BOTH, channel: client.channel }, never);
+      say('one');
+      await turn();
+      rest = [packet('two'), packet('three')];
+      end();
+      await over;
+      assert.equal(client.said, 'onetwothree');
+      watchAnew();
+    }
   });
 
   it('are dropped where nobody watches, and wait for none who left', async () => {

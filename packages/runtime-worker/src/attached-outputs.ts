@@ -76,7 +76,9 @@ export function createAttachedOutputs(
   };
   const ended = new Promise<void>((resolve) => {
     const finish = (): void => {
+      if (over) return;
       over = true;
+      for (const packet of packets.readRest()) pass(packet);
       for (const taker of takers) taker.end();
       resolve();
     };
@@ -84,11 +86,7 @@ export function createAttachedOutputs(
       pass(packet);
       if (full.size > 0) stream.pause();
     });
-    stream.on('end', () => {
-      for (const packet of packets.readRest()) pass(packet);
-      finish();
-    });
-    for (const event of ['error', 'close']) stream.on(event, finish);
+    for (const event of ['end', 'error', 'close']) stream.on(event, finish);
   });
   return {
     ended,
