@@ -1,5 +1,5 @@
 // Workers come and go on a live node: a standby takes over, one that starts later is advertised, one
-// that is stopped makes its handler unavailable and nothing else.
+// that is stopped or hangs makes its handler unavailable and nothing else.
 
 import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -136,6 +136,27 @@ describe('workers that come and go', () => {
     await eventually('exec works again', () => execWorks('gvisor'), recoveryMs());
     assert.ok((await advertised()).includes('gvisor'));
     assert.deepEqual((await observer.stop()).wrong, []);
+    await untouched();
+  });
+
+  it('a worker that hangs makes no probe fail for being slow: its ExecSync is UNAVAILABLE', async () => {
+    const pid = await servingPid(node, 'runtime.runc');
+    process.kill(pid, 'SIGSTOP');
+    try {
+      // The first is asked before the gateway misses the worker, the second when it does.
+      const { containerId } = podOf('runc');
+      await assert.rejects(
+        exec(node.stack.cri, containerId, ['true'], 1),
+        /14 UNAVAILABLE: runtime\.runc.*did not answer in time/,
+      );
+      await assert.rejects(
+        exec(node.stack.cri, containerId, ['true'], 1),
+        /14 UNAVAILABLE: handler "runc" is unavailable: its worker has not been heard from/,
+      );
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    await eventually('exec works again', () => execWorks('runc'), recoveryMs());
     await untouched();
   });
 });

@@ -45,11 +45,12 @@ describe('the gateway over its socket', () => {
         return reply({ containerId: CONTAINER }, [containerReport(ContainerPhase.CREATED, 1n)]);
       case 'start-container':
         return reply({}, [containerReport(ContainerPhase.RUNNING, 2n)]);
-      case 'exec-sync':
-        return reply({
-          socketPath: join(world.directory, 's'),
-          secret: Buffer.alloc(16, (request as verbs.ExecSyncRequest).cmd[0] ?? ''),
-        });
+      case 'exec-sync': {
+        const [word = ''] = (request as verbs.ExecSyncRequest).cmd;
+        if (word === 'hang') throw new Failure('timeout', 'runtime.runc did not answer in time');
+        if (word === 'wait') return new Promise(() => undefined);
+        return reply({ socketPath: join(world.directory, 's'), secret: Buffer.alloc(16, word) });
+      }
       case 'pull-image':
         throw new Failure('kubelet_reason', 'RegistryUnavailable: nobody answers at 127.0.0.1');
       case 'stop-container':
@@ -173,6 +174,20 @@ describe('the gateway over its socket', () => {
     );
     assert.equal(secrets.length, 2);
     secrets = [];
+  });
+
+  it('tells a worker that does not answer from a command that took too long', async () => {
+    const request = { containerId: CONTAINER, timeout: 1n };
+    await assert.rejects(
+      ask(world.runtime, 'execSync', { ...request, cmd: ['hang'] }),
+      (error: ServiceError) =>
+        error.code === GRPC_CODE.UNAVAILABLE && /did not answer in time/.test(error.details),
+    );
+    const deadline = Number(systemClock.nowNs() / 1_000_000n) + 150;
+    await assert.rejects(
+      ask(world.runtime, 'execSync', { ...request, cmd: ['wait'] }, { deadline }),
+      (error: ServiceError) => error.code === GRPC_CODE.DEADLINE_EXCEEDED,
+    );
   });
 
   it('maps what owners raise, and tells bugs by an incident only', async () => {
