@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
+import { isFailure } from '@cribus/contracts/failure.ts';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { listDirectory } from '@cribus/host/files.ts';
@@ -26,7 +27,7 @@ interface Target {
   readonly launched: Launched;
 }
 
-/** Kills the command with all that it started, then the engine's own process. */
+/** Kills the command with all that it started, then the engine's own process, whatever the engine says. */
 export async function killExec(worker: Worker, target: Target): Promise<void> {
   const { clock } = worker.service;
   const { record, files, launched } = target;
@@ -37,14 +38,29 @@ export async function killExec(worker: Worker, target: Target): Promise<void> {
   );
   const pid = await startedPid(worker, target, exited);
   if (pid > 0 && worker.driver.signalBy === 'engine') {
-    await worker.engine.killProcessTree(record.id, { pid, name: 'KILL', signal });
+    await killByEngine(worker, record, { pid, signal });
   } else if (pid > 0) await killMarked(worker, target, { pid, signal });
   // The engine reaps the command and ends; killed before, it would leave a zombie in the container.
   const over = await Promise.race([exited, aborted(clock.timeout(ENGINE_BUDGET_MS))]);
   if (over !== undefined) return;
   worker.service.log.warn({ container: record.id, files: files.directory }, 'an exec hangs');
   launched.engine.kill('SIGKILL', 'group');
-  await Promise.race([exited, aborted(signal)]);
+  await Promise.race([exited, aborted(clock.timeout(ENGINE_BUDGET_MS))]);
+}
+
+/** An engine that hangs, as its Sentry does, kills nothing: the command's own engine has to go then. */
+async function killByEngine(
+  worker: Worker,
+  record: ContainerRecord,
+  { pid, signal }: { readonly pid: number; readonly signal: AbortSignal },
+): Promise<void> {
+  try {
+    await worker.engine.killProcessTree(record.id, { pid, name: 'KILL', signal });
+  } catch (error) {
+    if (!signal.aborted && !isFailure(error)) throw error;
+    const said = { container: record.id, pid, error: String(error) };
+    worker.service.log.warn(said, 'the engine killed no command');
+  }
 }
 
 /** The pid to kill, awaited if the engine is still about to start it; zero when it never did. */
