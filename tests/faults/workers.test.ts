@@ -15,7 +15,8 @@ import {
 import { after, before, describe, it } from 'mocha';
 import { exec, podConfig, runPod, shellContainer } from '../e2e/harness/pods.ts';
 import { eventually } from '../e2e/harness/stack.ts';
-import { commandOf, type ServiceByHand, startByHand } from './harness/by-hand.ts';
+import { openStreams } from '../e2e/harness/streams.ts';
+import { commandOf, commandOfPid, type ServiceByHand, startByHand } from './harness/by-hand.ts';
 import {
   assertLogIsWhole,
   assertSameProcess,
@@ -136,6 +137,31 @@ describe('workers that come and go', () => {
     await eventually('exec works again', () => execWorks('gvisor'), recoveryMs());
     assert.ok((await advertised()).includes('gvisor'));
     assert.deepEqual((await observer.stop()).wrong, []);
+    await untouched();
+  });
+
+  it('a worker that is stopped ends its attached clients with an error that says so, while their containers run on', async () => {
+    const { stack } = node;
+    const { containerId } = podOf('runc');
+    const attached = await Promise.all(
+      (['SPDY', 'WebSocket'] as const).map((transport) =>
+        openStreams(stack.cri, { containerId, transport }),
+      ),
+    );
+    await Promise.all(
+      attached.map(({ onOutput }) => new Promise<void>((resolve) => onOutput(() => resolve()))),
+    );
+    const pid = await servingPid(node, 'runtime.runc');
+    const command = await commandOfPid('runtime-runc', pid);
+    process.kill(pid, 'SIGTERM');
+    for (const { end, destroy } of attached) {
+      const { text, exitCode } = await end;
+      assert.equal(exitCode, undefined, text);
+      assert.match(text, /attach to container .* its worker is being stopped/);
+      destroy();
+    }
+    byHand.push(startByHand(stack, command));
+    await eventually('exec works again', () => execWorks('runc'), recoveryMs());
     await untouched();
   });
 

@@ -57,12 +57,18 @@ async function attachTo(
       ? await open(worker, record, () => channel.resume())
       : await share(worker, record);
   try {
-    await withJoinedSignal([channel.gone, worker.service.stopping], async (signal) => {
+    const limits = [channel.gone, worker.service.stopping];
+    const hasEnded = await withJoinedSignal(limits, async (signal) => {
       const over = connection.outputs.passTo({ request, channel }, signal);
       const stdin = takesStdin ? connection.packets : undefined;
       channel.receive(input(worker, { record, channel, stdin }));
-      await over;
+      return await over;
     });
+    if (!hasEnded) {
+      // The container runs on, which an exit would deny.
+      const why = `attach to container ${record.id} was ended: its worker is being stopped`;
+      throw new Failure('unavailable', why);
+    }
     channel.sendJson(FRAME.exit, { exitCode: 0 });
   } finally {
     connection.leave();

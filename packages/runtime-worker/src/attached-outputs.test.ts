@@ -133,12 +133,12 @@ describe('the outputs of an attached connection', () => {
     await turn();
     assert.ok(stream.isPaused());
     leaving.abort();
-    await left;
+    assert.equal(await left, false);
     assert.ok(!stream.isPaused());
     say('two');
     stream.end();
     await outputs.ended;
     assert.equal(stuck.said, 'one');
-    await outputs.passTo({ request: BOTH, channel: stuck.channel }, never);
+    assert.equal(await outputs.passTo({ request: BOTH, channel: stuck.channel }, never), true);
   });
 });

@@ -27,10 +27,10 @@ interface Watcher {
 
 export interface AttachedOutputs {
   /**
-   * Resolves when the monitor closes the connection, which it does at the container's end, or when the
+   * True when the monitor closes the connection, which it does at the container's end; false when the
    * signal aborts. Raises timeout for a client that takes nothing for too long; the others go on.
    */
-  passTo(watcher: Watcher, signal: AbortSignal): Promise<void>;
+  passTo(watcher: Watcher, signal: AbortSignal): Promise<boolean>;
   /** Resolves when the connection is closed, by either side. */
   readonly ended: Promise<void>;
 }
@@ -101,7 +101,7 @@ export function createAttachedOutputs(
             if (!takers.delete(taker)) return;
             signal.removeEventListener('abort', leave);
             free(taker);
-            if (failure === undefined) resolve();
+            if (failure === undefined) resolve(over);
             else reject(failure);
           },
         };

@@ -11,6 +11,7 @@ import type { Logger } from '@cribus/chassis/log.ts';
 import { createMetrics } from '@cribus/chassis/metrics.ts';
 import type { VerbContext, VerbTable } from '@cribus/chassis/owner.ts';
 import type { Service } from '@cribus/chassis/service.ts';
+import { Failure } from '@cribus/contracts/failure.ts';
 import { ContainerConfig, PodSandboxConfig } from '@cribus/contracts/gen/cri/v1/api.ts';
 import {
   ImageRecord,
@@ -57,6 +58,8 @@ export interface WorkerFixture {
   restart(): Promise<void>;
   create(name: string, config: Partial<ContainerConfig>): Promise<string>;
   exec(id: string, cmd: readonly string[], timeoutS?: number): Promise<ExecOutcome>;
+  /** Tells the worker to end, as a service that drains; only `restart` may come after it. */
+  stop(): void;
   close(): Promise<void>;
 }
 
@@ -87,7 +90,7 @@ export async function openWorkerFixture(options: {
     ].join('\n'),
     { file: 'test', directory: root },
   );
-  const stop = new AbortController();
+  let stop = new AbortController();
   const asked: WorkerFixture['asked'] = [];
   const sandbox = await makeSandbox(base, { ...options, cgroup, roots: config.roots });
   const image = await makeImage(base);
@@ -99,7 +102,6 @@ export async function openWorkerFixture(options: {
     };
     return (answers[verb] ?? {}) as ResponseOf<V>;
   };
-  const service = fakeService(config, { stopping: stop.signal, ask });
   const context: WorkerFixture['context'] = (more) => ({
     requestId: 'request',
     operationId: randomUUID(),
@@ -112,6 +114,8 @@ export async function openWorkerFixture(options: {
     ...more,
   });
   const open = async () => {
+    if (stop.signal.aborted) stop = new AbortController();
+    const service = fakeService(config, { stopping: stop.signal, ask });
     const worker = await createWorker(service, options.handler, options.probe);
     await adoptContainers(worker);
     await worker.sessions.listen();
@@ -153,6 +157,7 @@ export async function openWorkerFixture(options: {
       const request = { containerId: id, cmd: [...cmd], timeoutS: BigInt(timeoutS) };
       return await fetchSession(await fixture.verbs['exec-sync'](request, context()));
     },
+    stop: () => stop.abort(new Failure('unavailable', 'runtime-runc stops')),
     close: async () => {
       await fixture.verbs['remove-sandbox']({ podSandboxId: sandbox.id }, context());
       stop.abort();

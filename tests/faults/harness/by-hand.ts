@@ -22,7 +22,11 @@ export interface CommandOfPart {
 }
 
 export async function commandOf(stack: Stack, part: PartName): Promise<CommandOfPart> {
-  const pid = await stack.pidOf(part);
+  return commandOfPid(part, await stack.pidOf(part));
+}
+
+/** The same of one that `cribus up` may not know. */
+export async function commandOfPid(part: PartName, pid: number): Promise<CommandOfPart> {
   const read = async (file: string) =>
     (await readFile(`/proc/${pid}/${file}`, 'utf8')).split('\0').filter((word) => word !== '');
   const pairs = (await read('environ')).map((pair): [string, string] => {
