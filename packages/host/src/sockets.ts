@@ -3,6 +3,7 @@
 import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { unlink } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
+import { constants } from 'node:os';
 import { isErrno } from './errno.ts';
 import { libc } from './libc.ts';
 
@@ -13,15 +14,17 @@ const POLLNVAL = 0x0020;
 const POLLRDHUP = 0x2000;
 /** struct pollfd: int fd, short events, short revents. */
 const POLLFD_BYTES = 8;
+/** From <asm-generic/socket.h>. */
+const SOL_SOCKET = 1;
+const SO_ERROR = 4;
 
 /**
  * Whether the other end has closed its side, also while bytes of it wait to be read: a socket that
  * is paused in Node never says so. False for a socket without a descriptor.
  */
 export function hasPeerHungUp(socket: Socket): boolean {
-  const { _handle: handle } = socket as unknown as { readonly _handle?: { readonly fd?: number } };
-  const fd = handle?.fd;
-  if (fd === undefined || fd < 0) return false;
+  const fd = descriptorOf(socket);
+  if (fd < 0) return false;
   const entry = Buffer.alloc(POLLFD_BYTES);
   entry.writeInt32LE(fd, 0);
   entry.writeInt16LE(POLLRDHUP, 4);
@@ -38,6 +41,25 @@ export function boundPath(fd: number): string | undefined {
     if (found?.[1] === inode) return found[2];
   }
   return undefined;
+}
+
+/**
+ * Whether the other end has reset the connection before it ended its side, to be asked at the 'end' of a
+ * socket: libuv takes a hang-up after a short read for the end, and never asks for the error, which the
+ * kernel tells once. A reset that follows a proper end is EPIPE there, and none here.
+ */
+export function wasReset(socket: Socket): boolean {
+  const fd = descriptorOf(socket);
+  if (fd < 0) return false;
+  const error = Buffer.alloc(4);
+  const length = Uint32Array.of(error.length);
+  if (libc().getsockopt(fd, SOL_SOCKET, SO_ERROR, error, length) !== 0) return false;
+  return error.readInt32LE(0) === constants.errno.ECONNRESET;
+}
+
+function descriptorOf(socket: Socket): number {
+  const { _handle: handle } = socket as unknown as { readonly _handle?: { readonly fd?: number } };
+  return handle?.fd ?? -1;
 }
 
 /**

@@ -75,6 +75,57 @@ export function portForwardSuite(of: SuiteWorker): void {
       assert.equal(Buffer.concat(got).toString(), 'late');
     });
 
+    it('say that they were reset, also where the client was too slow to see it', async () => {
+      let sizeBytes = 100_000;
+      await listen({
+        address: '127.0.0.1',
+        port: 7074,
+        onConnection: (socket) => {
+          socket.on('error', () => undefined);
+          socket.write(Buffer.alloc(sizeBytes, 'a'));
+          // Where what is left in the kernel is read in one short piece, libuv takes it for an end.
+          sizeBytes += 60_000;
+          void systemClock.sleep(300).then(() => socket.resetAndDestroy());
+        },
+      });
+      const ends = Array.from({ length: 12 }, async () => {
+        const session = dialSession(await forward(7074));
+        await session.until('a');
+        session.socket.pause();
+        await systemClock.sleep(500);
+        session.socket.resume();
+        await Promise.race([session.ended, session.stdoutEnded]);
+      });
+      for (const end of await Promise.allSettled(ends)) {
+        const { reason } = end as PromiseRejectedResult;
+        assert.match(`${reason}`, /port 7074 broke/);
+        assert.equal(reason.kind, 'unavailable');
+      }
+    });
+
+    it('end well where the other side said all, though it is hung up on then', async () => {
+      await listen({
+        address: '127.0.0.1',
+        port: 7075,
+        onConnection: (socket) => {
+          socket.on('error', () => undefined);
+          // Closed in both directions: what the client still sends is answered by a reset.
+          socket.end('all', () => socket.destroy());
+        },
+      });
+      const session = dialSession(await forward(7075));
+      await session.until('a');
+      session.socket.pause();
+      session.send(FRAME.stdin, 'late');
+      await systemClock.sleep(100);
+      session.send(FRAME.stdin, 'later');
+      await systemClock.sleep(100);
+      session.socket.resume();
+      session.send(FRAME.stdinEnd);
+      assert.equal(await session.ended, 0);
+      assert.equal(session.stdout(), 'all');
+    });
+
     it('find a server that listens on ::1 alone', async () => {
       const onConnection = (socket: Socket) => socket.end('six');
       await listen({ address: '::1', port: 7072, onConnection });

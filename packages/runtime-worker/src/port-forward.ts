@@ -9,6 +9,7 @@ import { FRAME } from '@cribus/contracts/session.ts';
 import { dialTcp } from '@cribus/host/dial.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
+import { wasReset } from '@cribus/host/sockets.ts';
 import type { PortForwardStrategy } from './driver.ts';
 import { dialThroughEngine } from './port-forward-by-engine.ts';
 import { pour, pump, type SessionChannel } from './session-channel.ts';
@@ -46,33 +47,48 @@ interface Forwarding {
 
 async function forward(worker: Worker, what: Forwarding): Promise<void> {
   const { channel } = what;
+  const { stopping } = worker.service;
   const remote = await dial(worker, what);
   const cut = () => remote.destroy();
   channel.gone.addEventListener('abort', cut, { once: true });
-  worker.service.stopping.addEventListener('abort', cut, { once: true });
+  stopping.addEventListener('abort', cut, { once: true });
   try {
     if (channel.gone.aborted) return;
-    await carry(remote, what);
+    if (stopping.aborted) cut();
+    await carry(remote, { ...what, stopping });
     channel.sendJson(FRAME.exit, { exitCode: 0 });
   } finally {
     channel.gone.removeEventListener('abort', cut);
-    worker.service.stopping.removeEventListener('abort', cut);
+    stopping.removeEventListener('abort', cut);
     remote.destroy();
   }
 }
 
-/** Resolves when both directions have ended, or the remote side is closed after it said all. */
-function carry(remote: Socket, { sandbox, port, channel }: Forwarding): Promise<void> {
+/**
+ * Resolves when both directions have ended, or the remote side is closed after it said all. Raises
+ * unavailable where it could not say all.
+ */
+function carry(
+  remote: Socket,
+  { sandbox, port, channel, stopping }: Forwarding & { readonly stopping: AbortSignal },
+): Promise<void> {
   return new Promise((resolve, reject) => {
     let saidAll = false;
-    remote.on('error', (cause) => {
-      if (saidAll) return resolve();
-      const why = `${nameOf(sandbox)}: the connection to port ${port} broke: ${cause.message}`;
+    const fail = (how: string, cause?: Error): void => {
+      const why = `${nameOf(sandbox)}: the connection to port ${port} ${how}`;
       reject(new Failure('unavailable', why, { stage: 'port-forward', cause }));
+    };
+    remote.on('error', (cause) => {
+      if (saidAll) resolve();
+      else fail(`broke: ${cause.message}`, cause);
     });
-    remote.on('close', () => resolve());
+    remote.on('close', () => {
+      if (stopping.aborted && !saidAll) fail('was ended: its worker is being stopped');
+      else resolve();
+    });
     pump(remote, channel, { type: FRAME.stdout });
     remote.on('end', () => {
+      if (wasReset(remote)) return fail('broke: it was reset');
       saidAll = true;
       channel.send(FRAME.stdoutEnd, Buffer.alloc(0));
     });

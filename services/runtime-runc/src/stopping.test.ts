@@ -2,6 +2,8 @@
 // of what goes on in the pod.
 
 import assert from 'node:assert/strict';
+import { type AddressInfo, createServer } from 'node:net';
+import { SandboxRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { AttachRequest, ExecRequest, type Session } from '@cribus/contracts/gen/node/v1/verbs.ts';
 import { FRAME } from '@cribus/contracts/session.ts';
 import { dialSession } from '@cribus/runtime-worker/session-dialler.ts';
@@ -15,6 +17,7 @@ const STREAMS = { stdin: true, stdout: true, stderr: true };
 describe('a worker that is stopped', () => {
   let fixture: WorkerFixture;
   let containerId: string;
+  let closeServer: () => void = () => undefined;
 
   beforeEach(async function () {
     this.timeout(60_000);
@@ -25,6 +28,7 @@ describe('a worker that is stopped', () => {
     await fixture.verbs['start-container']({ containerId }, fixture.context());
   });
   afterEach(async () => {
+    closeServer();
     await fixture.restart();
     await fixture.close();
   });
@@ -36,7 +40,21 @@ describe('a worker that is stopped', () => {
       ExecRequest.fromPartial({ containerId, cmd: ['sh', '-c', ECHO], ...STREAMS }),
       fixture.context(),
     );
-  const SESSIONS: Readonly<Record<string, () => Promise<Session>>> = { attach, exec };
+  /** To a server of this process, which says more later. */
+  const forward = async () => {
+    const server = createServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.on('data', (line: Buffer) => socket.write(`got ${line}`));
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    closeServer = () => server.close();
+    const sandbox = SandboxRecord.fromPartial({ ...fixture.sandbox, namespaces: {} });
+    return await fixture.verbs['port-forward']({ sandbox, port }, fixture.context());
+  };
+  const SESSIONS: Readonly<Record<string, () => Promise<Session>>> = {
+    ...{ attach, exec, 'a forwarded connection': forward },
+  };
 
   for (const [kind, open] of Object.entries(SESSIONS)) {
     it(`tells its client of ${kind} so`, async () => {
