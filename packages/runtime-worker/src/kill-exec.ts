@@ -7,7 +7,7 @@ import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
 import { isErrno } from '@cribus/host/errno.ts';
 import { listDirectory } from '@cribus/host/files.ts';
 import { listMarked } from '@cribus/host/process-marks.ts';
-import { identify, signalProcess } from '@cribus/host/processes.ts';
+import { identify, isAlive, signalProcess } from '@cribus/host/processes.ts';
 import type { Launched } from './exec-launch.ts';
 import { EXEC_PREFIX, type ExecFiles, execFiles, readPid } from './exec-order.ts';
 import { descendants } from './process-tree.ts';
@@ -86,20 +86,23 @@ async function startedPid(
 
 /**
  * Stops all before it kills any: what is stopped starts nothing more. Children that left the tree are
- * found by their mark, in the cgroup of the container, which the command has entered by now: workers
- * don't know of each other's marks. Returns once none is left, or when the signal aborts.
+ * found by their mark. Nothing is touched outside of the container's cgroup, which the command has
+ * entered by now: workers don't know of each other's marks, and pids are used again. Returns once none
+ * is left, or when the signal aborts.
  */
 async function killMarked(
   worker: Worker,
   { record, launched }: Target,
   { pid, signal }: { readonly pid: number; readonly signal: AbortSignal },
 ): Promise<void> {
+  // Once it is gone and reaped its number may be anybody's.
+  const command = identify(pid);
   const living = () => {
-    const marked = listMarked(launched.mark).filter((each) => isInContainer(each.pid, record));
-    const found = new Map(marked.map((each) => [each.pid, each]));
-    for (const each of [pid, ...descendants(pid)].flatMap((one) => identify(one) ?? [])) {
-      found.set(each.pid, each);
-    }
+    const isThere = command !== undefined && isAlive(command);
+    const below = isThere ? descendants(pid).flatMap((each) => identify(each) ?? []) : [];
+    const known = [...listMarked(launched.mark), ...(isThere ? [command] : []), ...below];
+    const inContainer = known.filter((each) => isInContainer(each.pid, record));
+    const found = new Map(inContainer.map((each) => [each.pid, each]));
     // The engine ends by itself then, and reaps what is its own.
     found.delete(launched.engine.pid);
     return found;
