@@ -13,6 +13,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ContainerState, CreateContainerRequest } from '@cribus/contracts/gen/cri/v1/api.ts';
@@ -20,6 +21,7 @@ import { describe, it } from 'mocha';
 import { failureOf } from './harness/image-calls.ts';
 import { containerStatus, exec, runPod, runSandbox, shellContainer } from './harness/pods.ts';
 import { eventually, readLog } from './harness/stack.ts';
+import { openStreams } from './harness/streams.ts';
 import { HANDLERS, stackSuite } from './harness/suite.ts';
 
 const ROTATIONS = 50;
@@ -151,6 +153,36 @@ describe('log rotation', () => {
       (await readLog(logPath)).map(({ text }) => text),
       ['before'],
     );
+  });
+
+  it('waits for a monitor that is slow to open its new log, and takes that away from nobody', async () => {
+    const { stack, cri, image } = suite;
+    const { containerId, logPath } = await runPod(stack, {
+      image,
+      script: 'echo before; read go; echo after',
+      container: { stdin: true },
+    });
+    await eventually('a line', async () => (await readLog(logPath)).length === 1);
+    const { info } = await cri.call('containerStatus', { containerId, verbose: true });
+    const { monitorPid } = JSON.parse(info['info'] ?? '{}') as { monitorPid: number };
+    renameSync(logPath, `${logPath}.1`);
+    process.kill(monitorPid, 'SIGSTOP');
+    const began = performance.now();
+    const reopened = cri.call('reopenContainerLog', { containerId });
+    await sleep(300);
+    // Where the monitor makes its new log: it opens a fifo once somebody reads there.
+    execFileSync('mkfifo', [`${logPath}.tmp`]);
+    process.kill(monitorPid, 'SIGCONT');
+    await sleep(5_500);
+    const reading = readFile(`${logPath}.tmp`, 'utf8');
+    await reopened;
+    const tookMs = performance.now() - began;
+    assert.ok(tookMs > 5_500 && tookMs < 10_000, `answered after ${tookMs} ms`);
+    assert.ok(existsSync(logPath), 'its new log stays');
+    const input = await openStreams(cri, { containerId, stdin: true });
+    input.write('go\n');
+    assert.match(await reading, / stdout F after\n$/);
+    input.destroy();
   });
 
   it('fails a reopen whose directory is gone, and the container lives on', async () => {
