@@ -6,6 +6,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { release, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '@cribus/cli/tour/registry.ts';
 import { GRPC_CODE } from '@cribus/contracts/failure.ts';
 import {
@@ -23,6 +24,7 @@ import { fetchText } from './harness/http.ts';
 import { failureOf } from './harness/image-calls.ts';
 import { startTestRegistry, type TestRegistry } from './harness/images.ts';
 import { assertNothingLeaked, type HostSnapshot, snapshotHost } from './harness/leaks.ts';
+import { patient } from './harness/patience.ts';
 import {
   containerStatus,
   exec,
@@ -204,6 +206,36 @@ describe('pods in gVisor', () => {
       return status.state === ContainerState.CONTAINER_EXITED ? status : undefined;
     });
     assert.equal(ended.exitCode, 137);
+  });
+
+  it('holds up no command of another pod where a Sentry hangs, and ends those of its own at their time-outs', async () => {
+    const { stack, cri, image } = suite;
+    const hung = await runPod(stack, { image, script: SLEEP, handler });
+    const [sentry] = sentries();
+    assert.ok(sentry !== undefined);
+    const well = await runPod(stack, { image, script: SLEEP, handler });
+    const running = exec(cri, hung.containerId, ['sleep', '1000'], 2);
+    running.catch(() => undefined);
+    await sleep(1_000);
+    process.kill(Number(sentry), 'SIGSTOP');
+    try {
+      // Many more than are started at once; the first few take their places before they are seen to hang.
+      const probes = Array.from({ length: 30 }, () => exec(cri, hung.containerId, ['true'], 1));
+      const over = Promise.allSettled(probes);
+      await sleep(3_000);
+      for (let count = 0; count < 5; count += 1) {
+        const began = performance.now();
+        assert.equal((await exec(cri, well.containerId, ['echo', 'well'], 1)).stdout, 'well\n');
+        const tookMs = performance.now() - began;
+        assert.ok(tookMs < patient(1_500), `answered after ${tookMs} ms`);
+      }
+      await failureOf(running, { code: 'DEADLINE_EXCEEDED', message: /was killed after 2000 ms/ });
+      process.kill(Number(sentry), 'SIGCONT');
+      await over;
+    } finally {
+      process.kill(Number(sentry), 'SIGCONT');
+    }
+    assert.equal((await exec(cri, hung.containerId, ['echo', 'again'])).stdout, 'again\n');
   });
 
   it('runs as a user, reads an environment and mounts a host directory', async () => {

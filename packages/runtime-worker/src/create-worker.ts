@@ -3,7 +3,7 @@
 import { mkdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { openEpoch } from '@cribus/chassis/owner.ts';
-import { createKeyedLock, createSemaphore } from '@cribus/chassis/queue.ts';
+import { createKeyedLock } from '@cribus/chassis/queue.ts';
 import { createRecordStore } from '@cribus/chassis/records.ts';
 import type { Service } from '@cribus/chassis/service.ts';
 import { isFailure } from '@cribus/contracts/failure.ts';
@@ -15,6 +15,7 @@ import { listDirectory } from '@cribus/host/files.ts';
 import { CONTAINER_RECORD_FORMAT } from './create-container.ts';
 import type { DriverProbe, RuntimeDriver } from './driver.ts';
 import { createEngine } from './engine.ts';
+import { createExecStarts } from './exec-starts.ts';
 import { createExits } from './exits.ts';
 import { missingDriver } from './missing-driver.ts';
 import { createChanges } from './phases.ts';
@@ -91,7 +92,7 @@ export async function createWorker(
     lifecycle: createKeyedLock(),
     exits,
     sessions: createSessions(service, paths.sessionSocket),
-    execStarts: createSemaphore(
+    execStarts: createExecStarts(
       Math.max(EXEC_STARTS_MIN, EXEC_STARTS_PER_PROCESSOR * availableParallelism()),
     ),
     creations: new Map(),

@@ -14,6 +14,7 @@ import type { Spec } from '@cribus/oci/spec.ts';
 import { execFailure } from './exec-failure.ts';
 import { type Launched, launch } from './exec-launch.ts';
 import { EXEC_PREFIX, type ExecFiles, type ExecOrder, execFiles } from './exec-order.ts';
+import type { ExecStart } from './exec-starts.ts';
 import { aborted, killExec } from './kill-exec.ts';
 import { phaseName } from './phases.ts';
 import type { Pump, SessionChannel } from './session-channel.ts';
@@ -23,7 +24,10 @@ import { placesOf, requireContainer, type Worker } from './worker.ts';
 /** How long output is awaited that a background child of the command still holds open. */
 const DRAIN_BUDGET_MS = 2_000;
 const DRAIN_LOOK_MS = 100;
-/** An engine that hangs may keep others from starting, and its command's time from running, so long. */
+/**
+ * So long an engine that hangs keeps its command's time from running, and the first few of a sandbox keep
+ * others from starting.
+ */
 const START_HOLD_MS = 2_000;
 /** What a pipe holds at most that nobody has enlarged (pipe(7)). */
 const PIPE_BYTES_MAX = 64 * 1024;
@@ -90,7 +94,7 @@ async function follow(worker: Worker, exec: Execution): Promise<number | undefin
   const { record, files, channel } = exec;
   const { stopping } = worker.service;
   const { launched, late } = await withJoinedSignal([channel.gone, stopping], (over) =>
-    worker.execStarts.run(() => start(worker, exec, over), over),
+    worker.execStarts.run(record.sandboxId, () => start(worker, exec, over), over),
   ).catch((error: unknown) => {
     throw stopping.aborted ? whyCut(exec, false) : error;
   });
@@ -112,7 +116,7 @@ async function follow(worker: Worker, exec: Execution): Promise<number | undefin
   }
 }
 
-interface Started {
+interface Started extends ExecStart {
   readonly launched: Launched;
   /** Aborts when the command's time is over; undefined for one that has none. */
   readonly late: AbortSignal | undefined;
@@ -124,10 +128,15 @@ async function start(worker: Worker, exec: Execution, over: AbortSignal): Promis
   const { order } = exec;
   const launched = launch(worker, exec);
   const ended = launched.exited.catch(() => undefined);
-  await withJoinedSignal([over, clock.timeout(START_HOLD_MS)], (held) =>
+  const tooLong = clock.timeout(START_HOLD_MS);
+  await withJoinedSignal([over, tooLong], (held) =>
     Promise.race([launched.started, ended, aborted(held)]),
   );
-  return { launched, late: order.timeoutMs > 0 ? clock.timeout(order.timeoutMs) : undefined };
+  return {
+    launched,
+    hangs: over.aborted ? undefined : tooLong.aborted,
+    late: order.timeoutMs > 0 ? clock.timeout(order.timeoutMs) : undefined,
+  };
 }
 
 function whyCut({ order, record }: Execution, late: boolean): Failure {

@@ -30,6 +30,7 @@ export function removeSandbox(worker: Worker): VerbHandler<'remove-sandbox'> {
       if (record.sandboxProcess) await removeOne(worker, record.id, context);
     }
     worker.fenced.delete(sandboxId);
+    worker.execStarts.forget(sandboxId);
     return {};
   };
 }

@@ -2,7 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import type { VerbContext } from '@cribus/chassis/owner.ts';
-import type { KeyedLock, Semaphore } from '@cribus/chassis/queue.ts';
+import type { KeyedLock } from '@cribus/chassis/queue.ts';
 import type { RecordStore } from '@cribus/chassis/records.ts';
 import type { Service } from '@cribus/chassis/service.ts';
 import { Failure } from '@cribus/contracts/failure.ts';
@@ -13,6 +13,7 @@ import type { CgroupHost } from '@cribus/host/cgroups.ts';
 import type { Watching } from './attach.ts';
 import type { RuntimeDriver } from './driver.ts';
 import type { Engine } from './engine.ts';
+import type { ExecStarts } from './exec-starts.ts';
 import type { Exits } from './exits.ts';
 import type { Changes } from './phases.ts';
 import type { Sessions } from './sessions.ts';
@@ -43,7 +44,7 @@ export interface Worker {
   readonly exits: Exits;
   readonly sessions: Sessions;
   /** Of engines that are about to start a command in a container. */
-  readonly execStarts: Semaphore;
+  readonly execStarts: ExecStarts;
   /** By CRI key. */
   readonly creations: Map<string, Creation>;
   /** Sandboxes that are being stopped or removed: nothing may be created in them. */
