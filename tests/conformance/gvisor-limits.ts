@@ -13,10 +13,10 @@ export interface EngineLimit {
   /** What the command says; under runc it would say something else. */
   readonly says: RegExp;
   /**
-   * `run` unless it takes a container that runs already: a further one beside it, a command in it, or
-   * its pod's state after a checkpoint of one beside it.
+   * `run` unless it takes a container that runs already: a further one beside it, a command in it, its
+   * processes after such a command, or its pod's state after a checkpoint of one beside it.
    */
-  readonly how: 'run' | 'beside' | 'exec' | 'checkpoint';
+  readonly how: 'run' | 'beside' | 'exec' | 'ps' | 'checkpoint';
 }
 
 const PROC = { destination: '/proc', type: 'proc', source: 'proc' };
@@ -111,6 +111,15 @@ export const GVISOR_LIMITS = {
     config: { linux: { seccomp: BLOCKS_SETHOSTNAME } },
     says: /Seccomp:\s*0\ny$/m,
     how: 'exec',
+  },
+  'orphans-are-nobodys': {
+    command: "runsc exec ID sh -c '(sleep 60 &)'; runsc ps ID",
+    flags: [],
+    args: ['sh', '-c', '(sleep 60 >/dev/null 2>&1 &)'],
+    config: {},
+    // Its parent is the container's own process by now, and nothing there tells who started it.
+    says: /^UID +PID +PPID +C +TTY +STIME +TIME +CMD\n(.*\n)*\d+ +\d+ +1 .*sleep$/m,
+    how: 'ps',
   },
   'no-apparmor': {
     command: "runsc run BUNDLE sh -c 'echo ran' (apparmorProfile: no-such-profile)",

@@ -123,6 +123,12 @@ export const LIMITS_BEYOND_CRITEST: readonly {
       'runsc ignores them, also one that does not exist; a Localhost one is refused as unsupported.',
     shownBy: 'no-apparmor',
   },
+  {
+    what: 'Ending all of a command',
+    reason:
+      'A time-out ends what is below the command; what left it before, as a daemon does, is no longer told apart.',
+    shownBy: 'orphans-are-nobodys',
+  },
 ];
 
 function ofRunsc(limit: {

@@ -96,7 +96,7 @@ describe('runsc by itself', () => {
     const id = `limit-${randomUUID()}`;
     const flags = ['--ignore-cgroups', '--network=none', ...limit.flags];
     if (limit.how === 'beside' || limit.how === 'checkpoint') return showBeside(limit, id);
-    if (limit.how === 'exec') return showExec(limit, id, flags);
+    if (limit.how === 'exec' || limit.how === 'ps') return showExec(limit, id, flags);
     try {
       const bundle = writeBundle(id, limit.args, limit.config);
       return runsc([...flags, 'run', '--bundle', bundle, id]);
@@ -108,7 +108,8 @@ describe('runsc by itself', () => {
   function showExec(limit: EngineLimit, id: string, flags: readonly string[]): string {
     try {
       start(id, writeBundle(id, ['sleep', '60'], limit.config), flags);
-      return runsc([...flags, 'exec', id, ...limit.args]);
+      const said = runsc([...flags, 'exec', id, ...limit.args]);
+      return limit.how === 'exec' ? said : runsc([...flags, 'ps', id]);
     } finally {
       end(id);
     }

@@ -165,7 +165,7 @@ export function sessionSuite(options: SessionSuiteOptions): void {
 
     it('leave nothing of a command that was killed for its time, wherever its children went', async () => {
       const seconds = `5555${process.pid}`;
-      // Inside a Sentry nobody can tell whose child an orphan was.
+      // Inside a Sentry nobody can tell whose child an orphan was (docs/conformance.md).
       const onHost = fixture.worker.driver.signalBy === 'process';
       const away = onHost ? `setsid sh -c '(setsid sleep ${seconds} &); exit' & wait; ` : '';
       const script = `${away}setsid sleep ${seconds} & sh -c 'sleep ${seconds} & wait' & sleep ${seconds}`;
