@@ -151,20 +151,22 @@ describe('forwarded ports', () => {
     });
   }
 
-  it('carry one GiB into a pod and back, intact and with flat memory', async () => {
-    const { stack, cri, image } = suite;
-    const pod = await runPod(stack, { image, script: FAST_ECHO });
-    const pids = [await stack.pidOf('cri-gateway'), await stack.pidOf('runtime-runc')];
-    const client = await openForwarding(cri, pod.podId);
-    const data = await connected(client, 8080);
-    const transfer = watchLargeTransfer(pids);
-    data.onData(transfer.take);
-    const { socket } = client.wire;
-    const sent = pumpBytes({ write: data.write, end: () => undefined, socket }, GIB);
-    await Promise.race([transfer.whole, data.ended]);
-    await transfer.assertIntactAndFlat(sent);
-    client.destroy();
-  });
+  for (const transport of ['SPDY', 'WebSocket'] as const) {
+    it(`carry one GiB into a pod and back over ${transport}, intact and with flat memory`, async () => {
+      const { stack, cri, image } = suite;
+      const pod = await runPod(stack, { image, script: FAST_ECHO });
+      const pids = [await stack.pidOf('cri-gateway'), await stack.pidOf('runtime-runc')];
+      const client = await openForwarding(cri, pod.podId, transport);
+      const data = await connected(client, 8080);
+      const transfer = watchLargeTransfer(pids);
+      data.onData(transfer.take);
+      const { socket } = client.wire;
+      const sent = pumpBytes({ write: data.write, end: () => undefined, socket }, GIB);
+      await Promise.race([transfer.whole, data.ended]);
+      await transfer.assertIntactAndFlat(sent);
+      client.destroy();
+    });
+  }
 
   // Only this way: writing to a full socket, too, a program in such a Sentry gets EAGAIN for.
   it('carry 32 MiB into a pod of gvisor intact', async () => {

@@ -9,7 +9,8 @@ import { dialSpdy, UpgradeRefused } from '@cribus/cri-gateway/streaming/testing/
 import { describe, it } from 'mocha';
 import { failureOf } from './harness/image-calls.ts';
 import { GIB, watchLargeTransfer } from './harness/large-transfer.ts';
-import { containerStatus, runPod } from './harness/pods.ts';
+import { patient } from './harness/patience.ts';
+import { containerStatus, exec, runPod } from './harness/pods.ts';
 import { eventually, readLog } from './harness/stack.ts';
 import {
   openStreams,
@@ -26,6 +27,9 @@ const PROTOCOLS: readonly (readonly [Transport, string])[] = [
   ...SPDY_PROTOCOLS.map((protocol) => ['SPDY', protocol] as const),
   ...WEBSOCKET_PROTOCOLS.map((protocol) => ['WebSocket', protocol] as const),
 ];
+
+const TRANSPORTS = ['SPDY', 'WebSocket'] as const satisfies readonly Transport[];
+const IDLE_S = 2;
 
 /** Whether a process of the host has these words on its command line. */
 function isRunning(words: string): boolean {
@@ -223,18 +227,20 @@ describe('the streams of exec and attach', () => {
     assert.deepEqual(outputs, bodies);
   });
 
-  it('carry one GiB through a command, both ways at once, intact and with flat memory', async () => {
-    const { stack, cri, image } = suite;
-    const { containerId } = await runPod(stack, { image, script: SLEEP });
-    const pids = [await stack.pidOf('cri-gateway'), await stack.pidOf('runtime-runc')];
-    const streams = await openStreams(cri, { containerId, cmd: ['cat'], stdin: true });
-    const transfer = watchLargeTransfer(pids);
-    streams.onOutput(transfer.take);
-    const sent = pumpBytes({ ...streams, end: streams.endInput }, GIB);
-    assert.equal((await streams.end).exitCode, 0);
-    await transfer.assertIntactAndFlat(sent);
-    streams.destroy();
-  });
+  for (const transport of TRANSPORTS) {
+    it(`carry one GiB through a command over ${transport}, both ways at once, intact and with flat memory`, async () => {
+      const { stack, cri, image } = suite;
+      const { containerId } = await runPod(stack, { image, script: SLEEP });
+      const pids = [await stack.pidOf('cri-gateway'), await stack.pidOf('runtime-runc')];
+      const streams = await openStreams(cri, { containerId, cmd: ['cat'], stdin: true, transport });
+      const transfer = watchLargeTransfer(pids);
+      streams.onOutput(transfer.take);
+      const sent = pumpBytes({ ...streams, end: streams.endInput }, GIB);
+      assert.equal((await streams.end).exitCode, 0);
+      await transfer.assertIntactAndFlat(sent);
+      streams.destroy();
+    });
+  }
 
   it('leave no process of a finished command on the host', async () => {
     const { stack, cri, image } = suite;
@@ -269,4 +275,40 @@ describe('the streams of exec and attach', () => {
     used.destroy();
     await streamUrl(cri, request);
   });
+});
+
+describe('a stream on which nothing goes either way', () => {
+  const suite = stackSuite({ config: `[gateway]\nstreaming_idle_timeout_s = ${IDLE_S}\n` });
+
+  for (const transport of TRANSPORTS) {
+    it(`ends after the idle time-out over ${transport}, with its command, and not while anything does`, async () => {
+      const { stack, cri, image } = suite;
+      const { containerId } = await runPod(stack, { image, script: SLEEP });
+      const request = { containerId, cmd: ['cat'], stdin: true, transport };
+      const streams = await openStreams(cri, request);
+      const closed = new Promise((resolve) => streams.socket.once('close', resolve));
+      let got = '';
+      let atMs = performance.now();
+      streams.onOutput((piece) => {
+        got += piece.toString();
+        atMs = performance.now();
+      });
+      // For twice the time-out.
+      for (let count = 0; count < 2 * IDLE_S; count += 1) {
+        await sleep(1_000);
+        streams.write(`${count}\n`);
+        await eventually('its echo', async () => got.endsWith(`${count}\n`));
+      }
+      await closed;
+      const idleMs = performance.now() - atMs;
+      assert.ok(
+        idleMs >= IDLE_S * 1_000 - 100 && idleMs < patient(IDLE_S * 1_000 + 2_000),
+        `${idleMs} ms`,
+      );
+      await eventually('the command is gone', async () => {
+        return !/ cat$/m.test((await exec(cri, containerId, ['ps'])).stdout);
+      });
+      streams.destroy();
+    });
+  }
 });
