@@ -27,6 +27,8 @@ const args = [
   '--timeout',
   suite === 'unit' ? '60000' : '300000',
   '--exit',
+  '--require',
+  join(root, 'scripts/mocha-hooks.mjs'),
   // Unit tests wait for programs more than they compute, and share nothing; the others look at the
   // whole host for what they may have left.
   ...(suite === 'unit' ? ['--parallel', '--jobs', '3'] : []),
