@@ -1,6 +1,12 @@
 #!/bin/sh
 # Started by the machine at each boot: the phases that are left, up to the next reboot or the power-off.
 port=/dev/virtio-ports/cribus.said
+# Its driver may come after the boot's target.
+waited=0
+while [ ! -e "$port" ] && [ "$waited" -lt 300 ]; do
+  sleep 0.1
+  waited=$((waited + 1))
+done
 [ -e "$port" ] || port=/dev/console
 exec > "$port" 2>&1
 tree=/srv/cribus
