@@ -58,6 +58,8 @@ describe('statistics', () => {
   let statistics: Statistics;
   /** What the worker does when it is asked. */
   let worker: () => Promise<void> = async () => undefined;
+  /** Of a container that is only created nobody has figures. */
+  let hasFigures = true;
 
   const alive = (...names: readonly OwnerName[]) => {
     for (const owner of names) owners.heard(OwnerStatus.fromPartial({ owner, epoch: 1n }));
@@ -84,6 +86,7 @@ describe('statistics', () => {
     asked = [];
     stop = new AbortController();
     worker = async () => undefined;
+    hasFigures = true;
     view.apply(sandboxReport());
     view.apply(containerReport(ContainerPhase.RUNNING, 1n));
     statistics = createStatistics({
@@ -98,7 +101,9 @@ describe('statistics', () => {
         const usage = { cgroup: { ...cgroup, ...(details ? { details: {} } : {}) } };
         if (verb === 'sample-containers') await worker();
         return {
-          containers: [ContainerUsage.fromPartial({ containerId: CONTAINER, ...usage })],
+          containers: [
+            ContainerUsage.fromPartial({ containerId: CONTAINER, ...(hasFigures ? usage : {}) }),
+          ],
           sandboxes: [SandboxUsage.fromPartial({ podSandboxId: ID, ...usage })],
           nextPageToken: '',
         } as never;
@@ -159,6 +164,24 @@ describe('statistics', () => {
     release();
     await Promise.all([first, second]);
     assert.equal(countOf(runc), 2);
+  });
+
+  it('takes a sample at once for what was sampled before it started', async () => {
+    const reportOf = (phase: ContainerPhase, revision: bigint) => {
+      const report = containerReport(phase, revision);
+      assert.ok(report.object?.$case === 'container');
+      const value = { ...report.object.value, startedAtNs: time.clock.nowNs() };
+      view.apply({ ...report, object: { $case: 'container', value } });
+    };
+    reportOf(ContainerPhase.CREATED, 2n);
+    hasFigures = false;
+    await ask();
+    await time.pass(100);
+    reportOf(ContainerPhase.RUNNING, 3n);
+    hasFigures = true;
+    await ask();
+    assert.equal(countOf(runc), 2);
+    assert.ok(statistics.container(record())?.latest.cgroup !== undefined);
   });
 
   it('reads details only while somebody asks for metrics, and then every five seconds', async () => {

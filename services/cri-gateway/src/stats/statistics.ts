@@ -194,8 +194,13 @@ function newestMissing(
   details: boolean,
 ): ReadonlyMap<OwnerName, bigint> {
   const newest = new Map<OwnerName, bigint>();
-  const note = (owner: OwnerName, sample: Sample<object> | undefined, atNs: bigint): void => {
-    const known = details ? sample?.detailed : sample;
+  const note = (
+    owner: OwnerName,
+    sample: ContainerSample | SandboxSample | undefined,
+    atNs: bigint,
+  ): void => {
+    // One that was sampled before it started has no figures of a cgroup yet.
+    const known = details ? sample?.detailed : sample?.latest.cgroup;
     if (known === undefined && atNs > (newest.get(owner) ?? 0n)) newest.set(owner, atNs);
   };
   for (const { record } of view.containers()) {
