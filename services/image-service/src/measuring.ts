@@ -2,7 +2,7 @@
 // answers wait for it, and not for long.
 
 import type { Service } from '@cribus/chassis/service.ts';
-import { joinSignals } from '@cribus/host/joined-signals.ts';
+import { withJoinedSignal } from '@cribus/host/joined-signals.ts';
 import type { ImageStore } from './image-store.ts';
 import type { WritableLayers } from './writable-layers.ts';
 
@@ -48,13 +48,9 @@ export function createMeasuring(deps: {
     },
     async firstRound(signal) {
       const over = new AbortController();
-      const either = joinSignals([signal, over.signal]);
-      try {
-        await Promise.race([first, clock.sleep(FIRST_ROUND_MS, either.signal)]);
-      } finally {
-        over.abort();
-        either.release();
-      }
+      await withJoinedSignal([signal, over.signal], (either) =>
+        Promise.race([first, clock.sleep(FIRST_ROUND_MS, either)]).finally(() => over.abort()),
+      );
     },
   };
 }

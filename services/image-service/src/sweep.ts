@@ -16,7 +16,6 @@ interface Deps {
 }
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
-const LOOK_INTERVAL_MS = 5_000;
 const INVENTORY_TIMEOUT_MS = 30_000;
 /** A younger lease may belong to a container whose record is being written. */
 const LEASE_AGE_MIN_MS = VERBS['create-container'].budgetMs + 30_000;
@@ -25,23 +24,16 @@ const LEASE_AGE_MIN_MS = VERBS['create-container'].budgetMs + 30_000;
 export async function sweepForEver(deps: Deps): Promise<void> {
   const { service, store } = deps;
   const { clock, stopping } = service;
-  let nextSweepMs = clock.monotonicMs();
   // The second comes as soon as what was too young for the first is old enough.
-  let pauseMs = LEASE_AGE_MIN_MS;
-  while (!stopping.aborted) {
+  for (let pauseMs = LEASE_AGE_MIN_MS; !stopping.aborted; pauseMs = SWEEP_INTERVAL_MS) {
     try {
-      if (clock.monotonicMs() >= nextSweepMs) {
-        nextSweepMs = clock.monotonicMs() + pauseMs;
-        pauseMs = SWEEP_INTERVAL_MS;
-        await endOrphanedLeases(deps);
-        await store.sweep();
-      }
-      await clock.sleep(LOOK_INTERVAL_MS, stopping);
+      await endOrphanedLeases(deps);
+      await store.sweep();
     } catch (error) {
       if (stopping.aborted) return;
       service.log.warn({ err: error }, 'A sweep failed and is tried again later.');
-      await clock.sleep(LOOK_INTERVAL_MS, stopping).catch(() => {});
     }
+    await clock.sleep(pauseMs, stopping).catch(() => {});
   }
 }
 
