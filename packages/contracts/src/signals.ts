@@ -42,8 +42,14 @@ const ALIASES: Readonly<Record<string, string>> = { CLD: 'CHLD', IOT: 'ABRT', PO
 const REALTIME_MIN = 34;
 const REALTIME_MAX = 64;
 
-/** The number of a signal as a record spells it; undefined for anything else. */
-export function signalNumber(name: string): number | undefined {
+/** The number of a signal in any spelling; undefined for anything else. */
+export function signalNumber(text: string): number | undefined {
+  const name = signalName(text);
+  return name === undefined ? undefined : numberOf(name);
+}
+
+/** Of a signal as a record spells it. */
+function numberOf(name: string): number | undefined {
   const known = NUMBERS[name];
   if (known !== undefined) return known;
   const realtime = /^RT(MIN|MAX)(?:([+-])(\d{1,2}))?$/.exec(name);
@@ -55,7 +61,7 @@ export function signalNumber(name: string): number | undefined {
 
 /** The CRI's value for a signal in any spelling; the default where there is none. */
 export function criSignal(text: string): Signal {
-  const number = signalNumber(signalName(text) ?? '');
+  const number = signalNumber(text);
   return (number === undefined ? undefined : CRI_SIGNALS.get(number)) ?? Signal.RUNTIME_DEFAULT;
 }
 
@@ -78,12 +84,12 @@ export function signalName(text: string): string | undefined {
   }
   const bare = text.toUpperCase().replace(/^SIG/, '');
   const name = ALIASES[bare] ?? bare;
-  return signalNumber(name) === undefined ? undefined : name;
+  return numberOf(name) === undefined ? undefined : name;
 }
 
 /** The CRI has each number once, the real-time ones from either end of their range. */
 const CRI_SIGNALS = new Map(
   Object.values(Signal)
     .filter((signal) => signal !== Signal.RUNTIME_DEFAULT)
-    .map((signal) => [signalNumber(criSignalName(signal)), signal]),
+    .map((signal) => [numberOf(criSignalName(signal)), signal]),
 );

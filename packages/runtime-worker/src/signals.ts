@@ -2,7 +2,7 @@
 
 import { constants } from 'node:os';
 import type { ContainerRecord } from '@cribus/contracts/gen/node/v1/records.ts';
-import { signalName, signalNumber } from '@cribus/contracts/signals.ts';
+import { signalNumber } from '@cribus/contracts/signals.ts';
 import { signalProcess } from '@cribus/host/processes.ts';
 import type { Worker } from './worker.ts';
 
@@ -12,7 +12,7 @@ export async function signalContainer(
   record: ContainerRecord,
   options: { readonly name: string; readonly signal: AbortSignal },
 ): Promise<boolean> {
-  const number = signalNumber(signalName(options.name) ?? '') ?? constants.signals.SIGTERM;
+  const number = signalNumber(options.name) ?? constants.signals.SIGTERM;
   // A sandbox's process is one of the host's, and can be killed without its engine.
   const byProcess = record.sandboxProcess && worker.driver.unavailable !== undefined;
   if (worker.driver.signalBy === 'engine' && !byProcess) {
