@@ -53,8 +53,9 @@ export async function findLostContainers(
   const found: LostContainer[] = [];
   const monitors = listPids().flatMap((pid) => {
     const monitor = monitorOf(roots, commandLine(pid));
+    if (monitor === undefined) return [];
     const identity = identify(pid);
-    return monitor === undefined || identity === undefined ? [] : [{ ...monitor, identity }];
+    return identity === undefined ? [] : [{ ...monitor, identity }];
   });
   const tokens = new Set([
     ...(await listDirectory(join(roots.run, 'handlers'))),
